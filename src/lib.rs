@@ -1,0 +1,5 @@
+//! Larder, an MQTT broker for the edge of the network.
+
+pub mod net;
+pub mod record;
+pub mod time;

@@ -1,0 +1,3 @@
+//! The `larder` program.
+
+fn main() {}

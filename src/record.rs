@@ -1,0 +1,347 @@
+//! What is durable, as plain data: the batches that the core fills and a store commits, the requests and pages by which
+//! a queue is read back, and what recovery finds.
+//!
+//! Nothing here does anything. The core fills a [`Batch`], a store (SQLite, or the simulator's crashable disk) makes it
+//! durable in one transaction with one fsync, and says so in an [`Event`].
+
+use crate::time::ServiceSeconds;
+use larder_packet::Qos;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The number of a batch. A reply that rests on a change carries the ticket of the batch that holds it, and leaves when
+/// that batch and all before it are committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A stored session's name on disk. Never used again for another session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey(pub u64);
+
+/// A message's number in one session's queue: counted per session from 1, never used for two messages.
+pub type Seq = u64;
+
+/// A range of the byte store of the batch or page in which it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Offset in bytes.
+    pub start: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+impl Span {
+    /// The bytes it names in `bytes`, its own batch's or page's store.
+    #[must_use]
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..(self.start + self.len) as usize]
+    }
+}
+
+/// An Application Message, in a batch or a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Topic Name, UTF-8.
+    pub topic: Span,
+    /// The MQTT 5.0 properties that travel with the message, encoded, in order, without their length: all but Message
+    /// Expiry Interval, Topic Alias and Subscription Identifier.
+    pub properties: Span,
+    /// The payload.
+    pub payload: Span,
+    /// When it expires; `None`: never.
+    pub expires_at: Option<ServiceSeconds>,
+}
+
+impl Message {
+    /// Bytes of topic, properties and payload together.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.topic.len + self.properties.len + self.payload.len
+    }
+
+    /// Whether it has no byte at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One message owed to one stored session: a row of its queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Owe {
+    /// Whose queue.
+    pub session: SessionKey,
+    /// Its number there.
+    pub seq: Seq,
+    /// Index into [`Batch::messages`].
+    pub message: u32,
+    /// The granted QoS: the lower of the message's and the subscription's.
+    pub qos: Qos,
+    /// The RETAIN flag with which it is to be delivered.
+    pub retain: bool,
+    /// The Subscription Identifiers of all matching subscriptions, as encoded properties (each 0x0B and its number).
+    pub subscription_ids: Span,
+    /// Messages ever queued in this session, before this one. With the next it gives a queue's length from its first
+    /// and last row, without counting.
+    pub messages_before: u64,
+    /// Their bytes ([`Message::len`] each).
+    pub bytes_before: u64,
+}
+
+/// One change of what is stored. The changes of a batch take effect in their order.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// Was settled before it was written, and is never written.
+    Cancelled,
+    /// Appends a row to a queue.
+    Owe(Owe),
+    /// Removes a row: delivered and acknowledged, or expired, or given up under a policy.
+    Settle {
+        /// Whose queue.
+        session: SessionKey,
+        /// Which row; one that does not exist is ignored.
+        seq: Seq,
+    },
+    /// Removes the oldest rows with `after < seq <= up_to` until at least `bytes` bytes and `messages` messages are
+    /// gone, or no row is left there. What went is told in [`Event::Committed`].
+    DropOldest {
+        /// Whose queue.
+        session: SessionKey,
+        /// Rows up to this one may have been sent, and stay.
+        after: Seq,
+        /// The last row that may go.
+        up_to: Seq,
+        /// Messages to remove at least.
+        messages: u64,
+        /// Bytes to remove at least ([`Message::len`] each).
+        bytes: u64,
+    },
+    /// Creates a session, or replaces its record. Leaves `seq_reserved`, subscriptions and rows as they are; a new
+    /// session has none, and `seq_reserved` 0.
+    SaveSession {
+        /// Which.
+        session: SessionKey,
+        /// Its Client Identifier, UTF-8.
+        client_id: Span,
+        /// What is remembered of it.
+        record: SessionRecord,
+    },
+    /// Raises the number up to which sequence numbers may be sent.
+    Reserve {
+        /// Whose.
+        session: SessionKey,
+        /// The new `seq_reserved`.
+        seq_reserved: Seq,
+    },
+    /// Ends a session: its record and subscriptions go at once, its rows piece by piece between later batches.
+    DropSession {
+        /// Which.
+        session: SessionKey,
+    },
+    /// Adds a subscription, or replaces the one with the same filter.
+    Subscribe {
+        /// Whose.
+        session: SessionKey,
+        /// Topic Filter, UTF-8.
+        filter: Span,
+        /// Its options.
+        record: SubscriptionRecord,
+    },
+    /// Removes a subscription.
+    Unsubscribe {
+        /// Whose.
+        session: SessionKey,
+        /// Topic Filter, UTF-8.
+        filter: Span,
+    },
+}
+
+/// What is remembered of a session besides its subscriptions and its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Session Expiry Interval in seconds; `u32::MAX`: never.
+    pub expiry_interval: u32,
+    /// When its link ended; `None` while it has one.
+    pub left_at: Option<ServiceSeconds>,
+    /// Whether the configuration named it (it is then never dropped by expiry).
+    pub configured: bool,
+}
+
+/// A subscription's options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionRecord {
+    /// Maximum QoS, 0 to 2.
+    pub qos: u8,
+    /// No Local.
+    pub no_local: bool,
+    /// Retain As Published.
+    pub retain_as_published: bool,
+    /// Retain Handling, 0 to 2.
+    pub retain_handling: u8,
+    /// Subscription Identifier, 1 to 268,435,455.
+    pub identifier: Option<u32>,
+}
+
+/// A batch: what one transaction makes durable.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Its number.
+    pub ticket: Ticket,
+    /// The bytes that the spans of its messages and changes name.
+    pub bytes: Vec<u8>,
+    /// Its messages. Payload goes into the row where one live [`Change::Owe`] names it, else once beside the rows; one
+    /// that no live `Owe` names is not written.
+    pub messages: Vec<Message>,
+    /// Its changes, in order.
+    pub changes: Vec<Change>,
+    /// Service time when it was closed.
+    pub service: ServiceSeconds,
+    /// Wall clock when it was closed, if synchronised: seconds since 1970.
+    pub wall: Option<u64>,
+}
+
+/// A wish for the next rows of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Whose queue.
+    pub session: SessionKey,
+    /// Rows with a higher number than this.
+    pub after: Seq,
+    /// And not higher than this.
+    pub up_to: Seq,
+    /// At most so many rows.
+    pub rows_max: u32,
+    /// No further row once so many bytes are reached; the first row always comes, whatever its size.
+    pub bytes_max: u32,
+}
+
+/// One row of a queue, read back.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRow {
+    /// Its number.
+    pub seq: Seq,
+    /// The message; spans into [`Page::bytes`].
+    pub message: Message,
+    /// The granted QoS.
+    pub qos: Qos,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// Encoded Subscription Identifier properties; a span into [`Page::bytes`].
+    pub subscription_ids: Span,
+}
+
+/// Rows of a queue in their order.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The bytes that the spans of its rows name.
+    pub bytes: Vec<u8>,
+    /// The rows.
+    pub rows: Vec<PageRow>,
+    /// Up to this number nothing is left unread: `up_to` of the request if no further row exists, else the last row's.
+    pub read_up_to: Seq,
+    /// Numbers of the rows in this range that failed their checksum; they were skipped and are to be settled.
+    pub bad: Vec<Seq>,
+}
+
+/// What a [`Change::DropOldest`] removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Whose rows.
+    pub session: SessionKey,
+    /// How many.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a store tells the turn.
+#[derive(Debug)]
+pub enum Event {
+    /// A batch is durable.
+    Committed {
+        /// The batch, given back so that its memory is used again.
+        batch: Arc<Batch>,
+        /// What its `DropOldest` changes removed.
+        dropped: Vec<Dropped>,
+        /// Bytes in use on disk now, free pages inside the file not counted.
+        disk_used: u64,
+        /// Bytes written so far by this process on behalf of the store (an estimate from pages written).
+        written: u64,
+    },
+    /// A batch could not be committed and is being tried again; nothing is lost, tickets stay open. Told once for each
+    /// stretch of failures.
+    Stalled {
+        /// What the store said.
+        error: String,
+    },
+    /// The answer to a [`PageRequest`].
+    PageRead {
+        /// The request.
+        request: PageRequest,
+        /// The rows, or what went wrong; the request may then be made again.
+        page: Result<Page, String>,
+    },
+}
+
+/// A queue's extent, from its first and last row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The first row's number.
+    pub first: Seq,
+    /// The last row's number.
+    pub last: Seq,
+    /// Messages between and including them.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages ever queued, the last included.
+    pub messages_ever: u64,
+    /// Bytes ever queued, the last included.
+    pub bytes_ever: u64,
+}
+
+/// A session as recovery finds it.
+#[derive(Clone, Debug)]
+pub struct RecoveredSession {
+    /// Its key.
+    pub key: SessionKey,
+    /// Its Client Identifier.
+    pub client_id: String,
+    /// Its record.
+    pub record: SessionRecord,
+    /// No number above this was ever sent.
+    pub seq_reserved: Seq,
+    /// Its subscriptions, by filter.
+    pub subscriptions: Vec<(String, SubscriptionRecord)>,
+    /// Its queue; `None` if empty.
+    pub extent: Option<Extent>,
+}
+
+/// What recovery finds.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// All sessions, by key.
+    pub sessions: Vec<RecoveredSession>,
+    /// The highest key ever given to a session.
+    pub last_session: SessionKey,
+    /// Service time at the last commit that noted it.
+    pub service: ServiceSeconds,
+    /// The synchronised wall clock at that time: seconds since 1970.
+    pub wall: Option<u64>,
+    /// Bytes in use on disk.
+    pub disk_used: u64,
+    /// Set if the database was corrupt and was set aside: a sentence for the log, with the file's new name.
+    pub salvaged: Option<String>,
+}
+
+/// A store as the turn sees it: it takes one batch at a time and answers with events; it never blocks its caller.
+pub trait Store {
+    /// Whether it would take a batch now.
+    fn is_idle(&self) -> bool;
+    /// Takes a batch to commit; only when idle. It is committed however often that takes.
+    fn submit(&mut self, batch: Arc<Batch>);
+    /// Asks for a page; answered by [`Event::PageRead`], in the order of asking.
+    fn read(&mut self, request: PageRequest);
+    /// The next event, if there is one.
+    fn poll_event(&mut self) -> Option<Event>;
+}
