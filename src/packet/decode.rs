@@ -106,13 +106,13 @@ pub fn packet(version: Version, frame: &[u8]) -> Result<Packet<'_>, Malformed> {
     check_length_encoding(version, frame, body)?;
     let reader = &mut reader;
     Ok(match first >> 4 {
+        2 => Packet::ConnAck(conn_ack(version, reader)?),
         // A PUBLISH ends with its payload, SUBSCRIBE and the like with their lists: these take all that is left.
         3 => Packet::Publish(publish(version, first, reader)?),
         4 => Packet::PubAck(ack(version, PropertyContext::PubAck, reader)?),
         5 => Packet::PubRec(ack(version, PropertyContext::PubRec, reader)?),
         6 => Packet::PubRel(ack(version, PropertyContext::PubRel, reader)?),
         7 => Packet::PubComp(ack(version, PropertyContext::PubComp, reader)?),
-        2 => Packet::ConnAck(conn_ack(version, reader)?),
         8 => Packet::Subscribe(Subscribe {
             packet_id: reader.packet_id()?,
             properties: reader.properties(version, PropertyContext::Subscribe)?,
@@ -122,7 +122,7 @@ pub fn packet(version: Version, frame: &[u8]) -> Result<Packet<'_>, Malformed> {
             packet_id: reader.packet_id()?,
             properties: reader.properties(version, PropertyContext::SubAck)?,
             reasons: reasons(reader.rest(), "MQTT-3.9.3-2", |code| {
-                is_sub_ack(version, code)
+                code.is_sub_ack(version)
             })?,
         }),
         10 => Packet::Unsubscribe(Unsubscribe {
@@ -253,13 +253,12 @@ fn ack<'a>(
     context: PropertyContext,
     reader: &mut Reader<'a>,
 ) -> Result<Ack<'a>, Malformed> {
-    use ReasonCode as R;
     let packet_id = reader.packet_id()?;
-    let (clause, may_be): (_, fn(R) -> bool) = match context {
-        PropertyContext::PubAck => ("MQTT-3.4.2-1", is_received),
-        PropertyContext::PubRec => ("MQTT-3.5.2-1", is_received),
-        PropertyContext::PubRel => ("MQTT-3.6.2-1", is_released),
-        _ => ("MQTT-3.7.2-1", is_released),
+    let (clause, may_be): (_, fn(ReasonCode) -> bool) = match context {
+        PropertyContext::PubAck => ("MQTT-3.4.2-1", ReasonCode::is_received),
+        PropertyContext::PubRec => ("MQTT-3.5.2-1", ReasonCode::is_received),
+        PropertyContext::PubRel => ("MQTT-3.6.2-1", ReasonCode::is_released),
+        _ => ("MQTT-3.7.2-1", ReasonCode::is_released),
     };
     let (reason, properties) = optional_reason(version, context, reader, clause, may_be)?;
     Ok(Ack {
@@ -280,7 +279,7 @@ fn conn_ack<'a>(version: Version, reader: &mut Reader<'a>) -> Result<ConnAck<'a>
     let code = reader.u8()?;
     let reason = match version {
         Version::V311 => ReasonCode::from_v311_return_code(code),
-        Version::V5 => ReasonCode::from_u8(code).filter(|&reason| is_conn_ack(reason)),
+        Version::V5 => ReasonCode::from_u8(code).filter(|&reason| reason.is_conn_ack()),
     };
     let reason = reason.ok_or(not_of_packet("MQTT-3.2.2-8"))?;
     let properties = reader.properties(version, PropertyContext::ConnAck)?;
@@ -312,7 +311,7 @@ fn unsub_ack<'a>(version: Version, reader: &mut Reader<'a>) -> Result<UnsubAck<'
     Ok(UnsubAck {
         packet_id,
         properties: reader.properties(version, PropertyContext::UnsubAck)?,
-        reasons: reasons(reader.rest(), "MQTT-3.11.3-2", is_unsub_ack)?,
+        reasons: reasons(reader.rest(), "MQTT-3.11.3-2", ReasonCode::is_unsub_ack)?,
     })
 }
 
@@ -322,26 +321,19 @@ fn disconnect<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Disconnec
         PropertyContext::Disconnect,
         reader,
         "MQTT-3.14.2-1",
-        is_disconnect,
+        ReasonCode::is_disconnect,
     )?;
     Ok(Disconnect { reason, properties })
 }
 
 fn auth<'a>(reader: &mut Reader<'a>) -> Result<Auth<'a>, Malformed> {
-    use ReasonCode as R;
     let omitted = reader.is_empty();
-    let is_auth = |reason| {
-        matches!(
-            reason,
-            R::Success | R::ContinueAuthentication | R::ReAuthenticate
-        )
-    };
     let (reason, properties) = optional_reason(
         Version::V5,
         PropertyContext::Auth,
         reader,
         "MQTT-3.15.2-1",
-        is_auth,
+        ReasonCode::is_auth,
     )?;
     // Only Success without properties may leave everything out [MQTT 3.15.2.1].
     if !omitted && properties.authentication_method().is_none() {
@@ -403,92 +395,4 @@ const fn not_of_packet(clause: &'static str) -> Malformed {
         clause,
         "the Reason Code is not one that this packet can have",
     )
-}
-
-fn is_conn_ack(reason: ReasonCode) -> bool {
-    use ReasonCode as R;
-    matches!(reason as u8, 0x80..=0x8A)
-        || matches!(
-            reason,
-            R::Success
-                | R::BadAuthenticationMethod
-                | R::TopicNameInvalid
-                | R::PacketTooLarge
-                | R::QuotaExceeded
-                | R::PayloadFormatInvalid
-                | R::RetainNotSupported
-                | R::QosNotSupported
-                | R::UseAnotherServer
-                | R::ServerMoved
-                | R::ConnectionRateExceeded
-        )
-}
-
-fn is_received(reason: ReasonCode) -> bool {
-    use ReasonCode as R;
-    matches!(
-        reason,
-        R::Success
-            | R::NoMatchingSubscribers
-            | R::UnspecifiedError
-            | R::ImplementationSpecificError
-            | R::NotAuthorized
-            | R::TopicNameInvalid
-            | R::PacketIdentifierInUse
-            | R::QuotaExceeded
-            | R::PayloadFormatInvalid
-    )
-}
-
-fn is_released(reason: ReasonCode) -> bool {
-    matches!(
-        reason,
-        ReasonCode::Success | ReasonCode::PacketIdentifierNotFound
-    )
-}
-
-fn is_sub_ack(version: Version, reason: ReasonCode) -> bool {
-    use ReasonCode as R;
-    match reason {
-        R::Success | R::GrantedQos1 | R::GrantedQos2 | R::UnspecifiedError => true,
-        R::ImplementationSpecificError
-        | R::NotAuthorized
-        | R::TopicFilterInvalid
-        | R::PacketIdentifierInUse
-        | R::QuotaExceeded
-        | R::SharedSubscriptionsNotSupported
-        | R::SubscriptionIdentifiersNotSupported
-        | R::WildcardSubscriptionsNotSupported => version == Version::V5,
-        _ => false,
-    }
-}
-
-fn is_unsub_ack(reason: ReasonCode) -> bool {
-    use ReasonCode as R;
-    matches!(
-        reason,
-        R::Success
-            | R::NoSubscriptionExisted
-            | R::UnspecifiedError
-            | R::ImplementationSpecificError
-            | R::NotAuthorized
-            | R::TopicFilterInvalid
-            | R::PacketIdentifierInUse
-    )
-}
-
-/// Table 3-10, and 0x8C which only table 2-6 gives to DISCONNECT.
-fn is_disconnect(reason: ReasonCode) -> bool {
-    use ReasonCode as R;
-    match reason {
-        R::Success | R::DisconnectWithWillMessage => true,
-        R::UnsupportedProtocolVersion
-        | R::ClientIdentifierNotValid
-        | R::BadUserNameOrPassword
-        | R::ServerUnavailable
-        | R::Banned
-        | R::PacketIdentifierInUse
-        | R::PacketIdentifierNotFound => false,
-        reason => reason.is_error(),
-    }
 }

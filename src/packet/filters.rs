@@ -225,3 +225,68 @@ fn topic_filter<'a>(version: Version, reader: &mut Reader<'a>) -> Result<&'a str
     }
     Ok(filter)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ReasonCode;
+
+    #[test]
+    fn options_take_one_byte_and_come_back() {
+        for byte in 0..=255 {
+            let options = SubscriptionOptions::from_u8(Version::V5, byte);
+            let valid = byte & 0xC0 == 0 && byte & 3 != 3 && byte >> 4 & 3 != 3;
+            assert_eq!(options.is_ok(), valid, "{byte:#010b}");
+            assert!(options.is_err() || options.unwrap().to_u8() == byte);
+            assert_eq!(
+                SubscriptionOptions::from_u8(Version::V311, byte).is_ok(),
+                byte < 3
+            );
+        }
+    }
+
+    #[test]
+    fn filters_are_built_and_read_in_order() {
+        let no_local = SubscriptionOptions {
+            no_local: true,
+            ..SubscriptionOptions::default()
+        };
+        let mut bytes = Vec::new();
+        Filters::encode("a/+", no_local, &mut bytes);
+        Filters::encode("#", SubscriptionOptions::default(), &mut bytes);
+        let filters = Filters::from_encoded(Version::V5, &bytes).unwrap();
+        assert_eq!(filters.len(), 2);
+        let all: Vec<_> = filters.iter().collect();
+        assert_eq!(
+            all,
+            [("a/+", no_local), ("#", SubscriptionOptions::default())]
+        );
+        let mut v311 = Vec::new();
+        filters.write(Version::V311, &mut v311);
+        assert_eq!(v311, b"\0\x03a/+\0\0\x01#\0");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_refused_with_its_clause() {
+        for (filter, clause) in [
+            ("", "MQTT-4.7.3-1"),
+            ("a/#/b", "MQTT-4.7.1-1"),
+            ("a#", "MQTT-4.7.1-1"),
+            ("a+", "MQTT-4.7.1-2"),
+            ("+a/#", "MQTT-4.7.1-2"),
+            ("a\0", "MQTT-1.5.4-2"),
+            ("$share/g", "MQTT-4.8.2-2"),
+            ("$share//a", "MQTT-4.8.2-2"),
+        ] {
+            let mut bytes = Vec::new();
+            UnsubscribeFilters::encode(filter, &mut bytes);
+            let malformed = UnsubscribeFilters::from_encoded(Version::V5, &bytes).unwrap_err();
+            assert_eq!(malformed.clause, clause, "{filter:?}");
+            assert_eq!(malformed.reason, ReasonCode::MalformedPacket);
+        }
+        let mut bytes = Vec::new();
+        UnsubscribeFilters::encode("$share/g", &mut bytes);
+        assert!(UnsubscribeFilters::from_encoded(Version::V311, &bytes).is_ok());
+    }
+}

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variable_byte_integers_follow_table_1_1() {
+    fn variable_byte_integers_have_the_sizes_of_1_5_5() {
         for (bytes, value) in [
             (&[0x00][..], 0),
             (&[0x7F], 127),
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn strings_are_well_formed_utf_8() {
-        // "A𪛔", the example of figure 1-2.
+        // "A𪛔", the non-normative example of 1.5.4.
         assert_eq!(
             Reader::new(&[0, 5, 0x41, 0xF0, 0xAA, 0x9B, 0x94]).string(),
             Ok("A\u{2A6D4}")

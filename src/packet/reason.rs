@@ -1,5 +1,6 @@
 //! Reason Codes [MQTT 2.4].
 
+use crate::Version;
 use core::fmt;
 
 macro_rules! reason_codes {
@@ -117,6 +118,111 @@ impl ReasonCode {
             5 => Some(ReasonCode::NotAuthorized),
             _ => None,
         }
+    }
+}
+
+/// Which packets may have which reasons: the tables of chapter 3.
+impl ReasonCode {
+    /// Table 3-1.
+    pub(crate) fn is_conn_ack(self) -> bool {
+        use ReasonCode as R;
+        matches!(self as u8, 0x80..=0x8A)
+            || matches!(
+                self,
+                R::Success
+                    | R::BadAuthenticationMethod
+                    | R::TopicNameInvalid
+                    | R::PacketTooLarge
+                    | R::QuotaExceeded
+                    | R::PayloadFormatInvalid
+                    | R::RetainNotSupported
+                    | R::QosNotSupported
+                    | R::UseAnotherServer
+                    | R::ServerMoved
+                    | R::ConnectionRateExceeded
+            )
+    }
+
+    /// PUBACK and PUBREC: tables 3-4 and 3-5.
+    pub(crate) fn is_received(self) -> bool {
+        use ReasonCode as R;
+        matches!(
+            self,
+            R::Success
+                | R::NoMatchingSubscribers
+                | R::UnspecifiedError
+                | R::ImplementationSpecificError
+                | R::NotAuthorized
+                | R::TopicNameInvalid
+                | R::PacketIdentifierInUse
+                | R::QuotaExceeded
+                | R::PayloadFormatInvalid
+        )
+    }
+
+    /// PUBREL and PUBCOMP: tables 3-6 and 3-7.
+    pub(crate) fn is_released(self) -> bool {
+        matches!(
+            self,
+            ReasonCode::Success | ReasonCode::PacketIdentifierNotFound
+        )
+    }
+
+    /// Table 3-8; 3.1.1 has four return codes.
+    pub(crate) fn is_sub_ack(self, version: Version) -> bool {
+        use ReasonCode as R;
+        match self {
+            R::Success | R::GrantedQos1 | R::GrantedQos2 | R::UnspecifiedError => true,
+            R::ImplementationSpecificError
+            | R::NotAuthorized
+            | R::TopicFilterInvalid
+            | R::PacketIdentifierInUse
+            | R::QuotaExceeded
+            | R::SharedSubscriptionsNotSupported
+            | R::SubscriptionIdentifiersNotSupported
+            | R::WildcardSubscriptionsNotSupported => version == Version::V5,
+            _ => false,
+        }
+    }
+
+    /// Table 3-9.
+    pub(crate) fn is_unsub_ack(self) -> bool {
+        use ReasonCode as R;
+        matches!(
+            self,
+            R::Success
+                | R::NoSubscriptionExisted
+                | R::UnspecifiedError
+                | R::ImplementationSpecificError
+                | R::NotAuthorized
+                | R::TopicFilterInvalid
+                | R::PacketIdentifierInUse
+        )
+    }
+
+    /// Table 3-10, and 0x8C which only table 2-6 gives to DISCONNECT.
+    pub(crate) fn is_disconnect(self) -> bool {
+        use ReasonCode as R;
+        match self {
+            R::Success | R::DisconnectWithWillMessage => true,
+            R::UnsupportedProtocolVersion
+            | R::ClientIdentifierNotValid
+            | R::BadUserNameOrPassword
+            | R::ServerUnavailable
+            | R::Banned
+            | R::PacketIdentifierInUse
+            | R::PacketIdentifierNotFound => false,
+            reason => reason.is_error(),
+        }
+    }
+
+    /// Table 3-11.
+    pub(crate) fn is_auth(self) -> bool {
+        use ReasonCode as R;
+        matches!(
+            self,
+            R::Success | R::ContinueAuthentication | R::ReAuthenticate
+        )
     }
 }
 
