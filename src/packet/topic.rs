@@ -5,9 +5,9 @@
 #[inline]
 #[must_use]
 pub fn name_is_valid(name: &str) -> bool {
-    // Without an early exit the loop becomes a few vector instructions.
-    let forbidden = |bad, &byte: &u8| bad | matches!(byte, 0 | b'+' | b'#');
-    !name.is_empty() && name.len() <= LENGTH_MAX && !name.as_bytes().iter().fold(false, forbidden)
+    let bytes = name.as_bytes();
+    // Three searches a word at a time take less than one a byte at a time.
+    (1..=LENGTH_MAX).contains(&bytes.len()) && !b"\0+#".iter().any(|byte| bytes.contains(byte))
 }
 
 /// Whether `filter` is a Topic Filter: 1 to 65,535 bytes, no U+0000, `#` only as the whole last level
