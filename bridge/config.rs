@@ -1,0 +1,306 @@
+//! What a bridge is told, checked once.
+
+use crate::client::{Address, Target};
+use crate::relay::WINDOW_MAX;
+use crate::rule::{self, Rule, RuleError};
+use larder_packet::{Qos, Version};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// MQTT's port [IANA].
+const PORT: u16 = 1883;
+/// rumqttc takes none below.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
+/// Room for a full set of headers beside a useful payload.
+const PACKET_MAX_MIN: u32 = 1_024;
+
+/// One bridge.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name: part of log lines, and of its Client Identifier at the local broker, `$larder/bridge/NAME`.
+    pub name: String,
+    /// The cloud's addresses, `mqtt://host:port`, tried in this order.
+    pub urls: Vec<String>,
+    /// The version spoken with the cloud.
+    pub version: Version,
+    /// Client Identifier at the cloud; its session there must be nobody else's.
+    pub client_id: String,
+    /// User Name at the cloud.
+    pub username: Option<String>,
+    /// Password at the cloud: UTF-8, and only with a user name.
+    pub password: Option<Vec<u8>>,
+    /// What goes to the cloud. The local broker's session has the subscriptions for it; the bridge itself subscribes to
+    /// nothing there.
+    pub forward: Vec<Rule>,
+    /// What comes from the cloud.
+    pub receive: Vec<Rule>,
+    /// Most QoS 1 messages that are in the relay at a time, in each direction: 1 to [`WINDOW_MAX`]. Usual: 64.
+    pub window: u16,
+    /// Largest packet in bytes taken from either side: at least 1,024. The local broker sends none that is larger, so it
+    /// must be no less than what that broker accepts. A 3.1.1 cloud is not told, and a larger packet ends its link.
+    pub packet_max: u32,
+    /// Keep Alive of both links: 5 s to 65,535 s.
+    pub keep_alive: Duration,
+    /// The first delay between attempts to connect. Usual: 1 s.
+    pub reconnect_min: Duration,
+    /// The longest. Usual: 60 s.
+    pub reconnect_max: Duration,
+}
+
+/// Where the local broker listens.
+#[derive(Clone, Debug)]
+pub enum LocalAddress {
+    /// The path of its private Unix socket.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+/// Why a configuration cannot be run. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// An address of the cloud cannot be used.
+    Url {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The rules cannot be run.
+    Rules(RuleError),
+    /// Another value cannot be used.
+    Value {
+        /// Its key.
+        key: &'static str,
+        /// What it must be.
+        must: &'static str,
+    },
+}
+
+impl Config {
+    /// An upper bound in bytes of what the bridge holds in messages: both windows full of the largest packets, once here
+    /// and once in the client's table of what is unacknowledged. Payloads are shared between the two, topics and
+    /// properties are not.
+    #[must_use]
+    pub fn messages_bytes_max(&self) -> u64 {
+        2 * 2 * u64::from(self.window) * u64::from(self.packet_max)
+    }
+
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    /// The first value that cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, must| Err(ConfigError::Value { key, must });
+        if self.name.is_empty() || self.name.contains(['/', '+', '#', '\0']) {
+            return value("name", "be there, without `/`, `+` and `#`");
+        }
+        if self.urls.is_empty() {
+            return value(
+                "urls",
+                "have at least one address such as mqtt://broker.example:1883",
+            );
+        }
+        if self.client_id.is_empty() {
+            return value(
+                "client_id",
+                "be there: the cloud keeps the bridge's session under it",
+            );
+        }
+        if !(1..=WINDOW_MAX).contains(&self.window) {
+            return value("window", "be from 1 to 1024");
+        }
+        if self.packet_max < PACKET_MAX_MIN {
+            return value("packet_max", "be at least 1024 bytes");
+        }
+        if self.keep_alive < KEEP_ALIVE_MIN || self.keep_alive.as_secs() > u64::from(u16::MAX) {
+            return value("keep_alive", "be from 5 s to 65535 s");
+        }
+        if self.reconnect_min.is_zero() || self.reconnect_min > self.reconnect_max {
+            return value("reconnect_min", "be more than 0 and at most reconnect_max");
+        }
+        self.credentials()?;
+        for url in &self.urls {
+            address(url)?;
+        }
+        rule::check(&self.forward, &self.receive, self.version).map_err(ConfigError::Rules)
+    }
+
+    /// The cloud's addresses, as targets.
+    pub(crate) fn cloud_targets(&self) -> Result<Vec<Target>, ConfigError> {
+        let credentials = self.credentials()?;
+        let target = |url: &String| {
+            Ok(Target {
+                address: address(url)?,
+                version: self.version,
+                client_id: self.client_id.clone(),
+                credentials: credentials.clone(),
+                keep_alive: self.keep_alive,
+                window: self.window,
+                packet_max: self.packet_max,
+            })
+        };
+        self.urls.iter().map(target).collect()
+    }
+
+    /// The local broker, as a target.
+    pub(crate) fn local_target(&self, local: &LocalAddress) -> Result<Target, ConfigError> {
+        let address = match local {
+            LocalAddress::Unix(path) => match path.to_str() {
+                Some(path) => Address::Unix(path.to_owned()),
+                None => {
+                    return Err(ConfigError::Value {
+                        key: "local socket",
+                        must: "have a path in UTF-8",
+                    });
+                }
+            },
+            LocalAddress::Tcp(authority) => host_and_port(authority).ok_or(ConfigError::Value {
+                key: "local address",
+                must: "be host:port",
+            })?,
+        };
+        Ok(Target {
+            address,
+            version: Version::V5,
+            client_id: format!("$larder/bridge/{}", self.name),
+            credentials: None,
+            keep_alive: self.keep_alive,
+            window: self.window,
+            packet_max: self.packet_max,
+        })
+    }
+
+    /// What to subscribe to at the cloud.
+    pub(crate) fn cloud_filters(&self) -> Vec<(String, Qos)> {
+        self.receive
+            .iter()
+            .map(|rule| (rule.filter.clone(), rule.qos))
+            .collect()
+    }
+
+    fn credentials(&self) -> Result<Option<(String, String)>, ConfigError> {
+        let password = match &self.password {
+            None => String::new(),
+            Some(bytes) => match String::from_utf8(bytes.clone()) {
+                Ok(password) => password,
+                Err(_) => {
+                    return Err(ConfigError::Value {
+                        key: "password",
+                        must: "be UTF-8",
+                    });
+                }
+            },
+        };
+        match &self.username {
+            Some(username) if !username.is_empty() => Ok(Some((username.clone(), password))),
+            _ if password.is_empty() => Ok(None),
+            _ => Err(ConfigError::Value {
+                key: "password",
+                must: "come with a username",
+            }),
+        }
+    }
+}
+
+fn address(url: &str) -> Result<Address, ConfigError> {
+    let fault = |fault| {
+        Err(ConfigError::Url {
+            url: url.to_owned(),
+            fault,
+        })
+    };
+    let Some((scheme, authority)) = url.split_once("://") else {
+        return fault("an address has the form mqtt://host:port");
+    };
+    match scheme {
+        "mqtt" => {}
+        "mqtts" => {
+            return fault("TLS towards the cloud is not supported by this version; it comes later");
+        }
+        _ => return fault("the only scheme of this version is mqtt://"),
+    }
+    if authority.contains('@') {
+        return fault("user name and password have keys of their own");
+    }
+    match host_and_port(authority.strip_suffix('/').unwrap_or(authority)) {
+        Some(address) => Ok(address),
+        None => fault("an address has the form mqtt://host:port, an IPv6 host in brackets"),
+    }
+}
+
+fn host_and_port(authority: &str) -> Option<Address> {
+    let host_end = if authority.starts_with('[') {
+        authority.find(']')? + 1
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, rest) = authority.split_at(host_end);
+    let port = match rest.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|port| *port != 0)?,
+        None if rest.is_empty() => PORT,
+        None => return None,
+    };
+    let plain = !host.is_empty() && !host.contains(['/', '?', '#', ' ']);
+    plain.then(|| Address::Tcp {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { url, fault } => write!(f, "`{url}`: {fault}"),
+            Self::Rules(error) => error.fmt(f),
+            Self::Value { key, must } => write!(f, "{key} must {must}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Option<(String, u16)> {
+        match address(url) {
+            Ok(Address::Tcp { host, port }) => Some((host, port)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn addresses_of_the_cloud() {
+        assert_eq!(parsed("mqtt://a.example"), Some(("a.example".into(), 1883)));
+        assert_eq!(
+            parsed("mqtt://a.example:8883/"),
+            Some(("a.example".into(), 8883))
+        );
+        assert_eq!(parsed("mqtt://[::1]:1884"), Some(("[::1]".into(), 1884)));
+        for refused in [
+            "a.example",
+            "http://a",
+            "mqtt://",
+            "mqtt://a:0",
+            "mqtt://a:99999",
+            "mqtt://a/b",
+            "mqtt://u:p@a",
+            "mqtt://[::1",
+        ] {
+            assert_eq!(parsed(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn tls_is_refused_by_name() {
+        let refused = address("mqtts://a.example")
+            .map(|_| ())
+            .map_err(|error| error.to_string());
+        assert!(refused.is_err_and(
+            |text| text.contains("TLS") && text.contains("not supported by this version")
+        ));
+    }
+}
