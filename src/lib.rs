@@ -1,5 +1,6 @@
 //! Larder, an MQTT broker for the edge of the network.
 
+pub mod clock;
 pub mod net;
 pub mod record;
 pub mod time;

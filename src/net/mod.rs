@@ -1,4 +1,17 @@
 //! Sockets as bytes: listeners, links, readiness. No MQTT.
+//!
+//! [`Net`] is the network as the turn sees it, [`Sockets`] the machine's. The system tells each change of readiness
+//! once (edge-triggered); what is still to be told for a link is kept in its place of the table, and each link is told
+//! of at most once in a turn, in the order in which the links became due. So a link that sends without end gets one
+//! read a turn, as all others do, and one that the turn leaves unread costs nothing.
+
+mod link;
+mod listener;
+mod signals;
+mod sockets;
+
+pub use listener::{BindError, Listen};
+pub use sockets::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions, Sockets};
 
 use crate::time::Mono;
 use std::time::Duration;
@@ -27,11 +40,12 @@ pub struct Origin {
 pub enum NetEvent {
     /// A peer has connected.
     Opened(LinkId, Origin),
-    /// A peer was turned away because all places are taken.
+    /// A peer was accepted and closed at once: all places are taken, or it came to the private socket from another
+    /// user.
     Refused,
-    /// There may be bytes to read.
+    /// There may be bytes to read; see [`Net::read`].
     Readable(LinkId),
-    /// There may be room to write again.
+    /// There may be room again after a write that did not take everything; see [`Net::write`].
     Writable(LinkId),
 }
 
@@ -42,21 +56,40 @@ pub enum Moved {
     Bytes(usize),
     /// Nothing now; an event will follow.
     Blocked,
-    /// The link is gone (end of stream, reset, any error).
+    /// The link is gone (end of stream, reset, any error, or an earlier generation of its place). Its
+    /// place stays taken until [`Net::close`].
     Gone,
 }
 
-/// The network as the turn sees it: the machine's, or the simulator's. Readiness is edge-triggered: after `Readable`
-/// the turn reads until [`Moved::Blocked`], over as many turns as it likes; likewise for writing.
+/// The network as the turn sees it: the machine's, or the simulator's.
+///
+/// A turn calls [`wait`](Net::wait) once, then [`poll_event`](Net::poll_event) until it returns `None`, and reads,
+/// writes and closes in between or afterwards.
 pub trait Net {
-    /// Sleeps until there is an event, `timeout` has passed (`None`: no limit), or the store woke it.
+    /// Sleeps until there is an event, `timeout` has passed (`None`: no limit), the store woke it, or a signal came.
+    /// Does not sleep while an event is due already.
     fn wait(&mut self, timeout: Option<Duration>);
-    /// The next event of the last wait, if there is one. `now` dates the retry after a failed accept.
+
+    /// The next event of this turn, if there is one. `now` dates the retry after a failed accept.
     fn poll_event(&mut self, now: Mono) -> Option<NetEvent>;
-    /// Reads once.
+
+    /// Reads once into `into`, which must not be empty.
+    ///
+    /// The turn reads a link once for each [`NetEvent::Readable`]. After [`Moved::Bytes`] the event comes again in the
+    /// next turn if there may be more, after [`Moved::Blocked`] when more has come. A link that was told `Readable` and
+    /// is not read is not told of again, whatever arrives or whether its peer goes away, until it is read or
+    /// [rearmed](Net::rearm): to leave a link unread is all that back-pressure needs.
     fn read(&mut self, link: LinkId, into: &mut [u8]) -> Moved;
-    /// Writes once.
+
+    /// Asks for one more [`NetEvent::Readable`], in the next turn, whether or not bytes have come: for a link that was
+    /// left unread and may be read again. Ignored if the link is gone.
+    fn rearm(&mut self, link: LinkId);
+
+    /// Writes once. After [`Moved::Blocked`], and after [`Moved::Bytes`] with fewer than all, [`NetEvent::Writable`]
+    /// comes when there is room; it does not come otherwise.
     fn write(&mut self, link: LinkId, bytes: &[u8]) -> Moved;
-    /// Closes a link; what was written before is still sent where the system can. Its place becomes free.
+
+    /// Closes a link; what was written before is still sent where the system can. Its place becomes free, and no event
+    /// of it is told any more. Ignored if the link is closed already.
     fn close(&mut self, link: LinkId);
 }
