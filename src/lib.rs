@@ -1,6 +1,8 @@
 //! Larder, an MQTT broker for the edge of the network.
 
 pub mod clock;
+pub mod config;
 pub mod net;
 pub mod record;
+pub mod store;
 pub mod time;

@@ -1,0 +1,383 @@
+//! A store in memory: for volatile use, and the disk that the simulator crashes. It does nothing unless told, so that
+//! one seed always gives one course of events.
+
+use super::Noted;
+use crate::record::{
+    Batch, Change, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow, Recovered,
+    RecoveredSession, Seq, SessionKey, SessionRecord, Span, Store, SubscriptionRecord,
+};
+use crate::time::ServiceSeconds;
+use larder_packet::Qos;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Included};
+use std::sync::Arc;
+
+/// A [`Store`] that commits, reads and fails when told.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    disk: Disk,
+    pending: Option<Arc<Batch>>,
+    requests: VecDeque<PageRequest>,
+    events: VecDeque<Event>,
+    failures: VecDeque<String>,
+    stalled: bool,
+    written: u64,
+}
+
+/// What was committed: all that outlives a crash.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    sessions: BTreeMap<SessionKey, StoredSession>,
+    noted: Noted,
+    last_session: SessionKey,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// A store that starts from what a crash left, and what it finds there.
+    #[must_use]
+    pub fn recover(disk: Disk) -> (MemoryStore, Recovered) {
+        let recovered = disk.recovered();
+        (
+            MemoryStore {
+                disk,
+                ..MemoryStore::default()
+            },
+            recovered,
+        )
+    }
+
+    /// The power goes: the batch that is not committed, questions and events are lost.
+    #[must_use]
+    pub fn crash(self) -> Disk {
+        self.disk
+    }
+
+    /// Commits the batch that was submitted, if there is one, or fails to as [`MemoryStore::fail_next`] demanded.
+    pub fn step(&mut self) {
+        let Some(batch) = self.pending.take() else {
+            return;
+        };
+        if let Some(error) = self.failures.pop_front() {
+            self.pending = Some(batch);
+            if !self.stalled {
+                self.stalled = true;
+                self.events.push_back(Event::Stalled { error });
+            }
+            return;
+        }
+        self.stalled = false;
+        let dropped = self.disk.apply(&batch);
+        self.written += batch.bytes.len() as u64;
+        let disk_used = self.disk.used();
+        self.events.push_back(Event::Committed {
+            batch,
+            dropped,
+            disk_used,
+            written: self.written,
+        });
+    }
+
+    /// Answers the page requests made so far.
+    pub fn step_reads(&mut self) {
+        for request in self.requests.drain(..) {
+            let page = Ok(self.disk.read(&request));
+            self.events.push_back(Event::PageRead { request, page });
+        }
+    }
+
+    /// Makes the next attempt to commit fail with `error`; the batch is kept, and [`Event::Stalled`] sent for the first
+    /// of several failures in a row. Adds to failures demanded before.
+    pub fn fail_next(&mut self, error: impl Into<String>) {
+        self.failures.push_back(error.into());
+    }
+}
+
+impl Store for MemoryStore {
+    fn is_idle(&self) -> bool {
+        // A batch that is committed but not yet told of still counts, as with the store on disk.
+        self.pending.is_none()
+            && !self
+                .events
+                .iter()
+                .any(|event| matches!(event, Event::Committed { .. }))
+    }
+
+    fn submit(&mut self, batch: Arc<Batch>) {
+        debug_assert!(
+            self.is_idle(),
+            "a batch is submitted only when the store is idle"
+        );
+        self.pending = Some(batch);
+    }
+
+    fn read(&mut self, request: PageRequest) {
+        self.requests.push_back(request);
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct StoredSession {
+    client_id: String,
+    record: SessionRecord,
+    seq_reserved: Seq,
+    subscriptions: BTreeMap<String, SubscriptionRecord>,
+    queue: BTreeMap<Seq, StoredRow>,
+}
+
+#[derive(Clone, Debug)]
+struct StoredRow {
+    message: Arc<StoredMessage>,
+    qos: Qos,
+    retain: bool,
+    subscription_ids: Box<[u8]>,
+    messages_before: u64,
+    bytes_before: u64,
+}
+
+#[derive(Debug)]
+struct StoredMessage {
+    topic: Box<[u8]>,
+    properties: Box<[u8]>,
+    payload: Box<[u8]>,
+    expires_at: Option<ServiceSeconds>,
+}
+
+impl StoredMessage {
+    fn copy(message: &Message, bytes: &[u8]) -> Arc<StoredMessage> {
+        Arc::new(StoredMessage {
+            topic: message.topic.of(bytes).into(),
+            properties: message.properties.of(bytes).into(),
+            payload: message.payload.of(bytes).into(),
+            expires_at: message.expires_at,
+        })
+    }
+
+    fn len(&self) -> u64 {
+        (self.topic.len() + self.properties.len() + self.payload.len()) as u64
+    }
+}
+
+impl Disk {
+    fn apply(&mut self, batch: &Batch) -> Vec<Dropped> {
+        let mut messages = vec![None; batch.messages.len()];
+        let mut dropped = Vec::new();
+        for change in &batch.changes {
+            match *change {
+                Change::Cancelled => {}
+                Change::Owe(ref owe) => self.owe(owe, batch, &mut messages),
+                Change::Settle { session, seq } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.queue.remove(&seq);
+                    }
+                }
+                Change::DropOldest {
+                    session,
+                    after,
+                    up_to,
+                    messages,
+                    bytes,
+                } => {
+                    dropped.push(self.drop_oldest(session, after, up_to, messages, bytes));
+                }
+                Change::SaveSession {
+                    session,
+                    client_id,
+                    record,
+                } => {
+                    let stored = self.sessions.entry(session).or_default();
+                    stored.client_id = text(client_id, batch);
+                    stored.record = record;
+                    if session > self.last_session {
+                        self.last_session = session;
+                        self.noted = Noted::of(batch);
+                    }
+                }
+                Change::Reserve {
+                    session,
+                    seq_reserved,
+                } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.seq_reserved = seq_reserved;
+                    }
+                }
+                Change::DropSession { session } => {
+                    self.sessions.remove(&session);
+                }
+                Change::Subscribe {
+                    session,
+                    filter,
+                    record,
+                } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.subscriptions.insert(text(filter, batch), record);
+                    }
+                }
+                Change::Unsubscribe { session, filter } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.subscriptions.remove(&text(filter, batch));
+                    }
+                }
+            }
+        }
+        if self.noted.is_due(batch) {
+            self.noted = Noted::of(batch);
+        }
+        dropped
+    }
+
+    fn owe(&mut self, owe: &Owe, batch: &Batch, messages: &mut [Option<Arc<StoredMessage>>]) {
+        let Some(stored) = self.sessions.get_mut(&owe.session) else {
+            return;
+        };
+        let index = owe.message as usize;
+        let message = messages[index]
+            .get_or_insert_with(|| StoredMessage::copy(&batch.messages[index], &batch.bytes));
+        let row = StoredRow {
+            message: Arc::clone(message),
+            qos: owe.qos,
+            retain: owe.retain,
+            subscription_ids: owe.subscription_ids.of(&batch.bytes).into(),
+            messages_before: owe.messages_before,
+            bytes_before: owe.bytes_before,
+        };
+        stored.queue.insert(owe.seq, row);
+    }
+
+    fn drop_oldest(
+        &mut self,
+        session: SessionKey,
+        after: Seq,
+        up_to: Seq,
+        messages: u64,
+        bytes: u64,
+    ) -> Dropped {
+        let mut dropped = Dropped {
+            session,
+            messages: 0,
+            bytes: 0,
+        };
+        let Some(stored) = self.sessions.get_mut(&session) else {
+            return dropped;
+        };
+        while dropped.messages < messages || dropped.bytes < bytes {
+            let Some((seq, row)) = rows(&stored.queue, after, up_to).next() else {
+                break;
+            };
+            dropped.messages += 1;
+            dropped.bytes += row.message.len();
+            stored.queue.remove(&seq);
+        }
+        dropped
+    }
+
+    fn read(&self, request: &PageRequest) -> Page {
+        let mut page = Page {
+            read_up_to: request.up_to,
+            ..Page::default()
+        };
+        let Some(stored) = self.sessions.get(&request.session) else {
+            return page;
+        };
+        let mut last = request.after;
+        for (seq, row) in rows(&stored.queue, request.after, request.up_to) {
+            let full = page.rows.len() >= request.rows_max as usize
+                || page.bytes.len() >= request.bytes_max as usize;
+            if full && !page.rows.is_empty() {
+                page.read_up_to = last;
+                break;
+            }
+            last = seq;
+            let message = Message {
+                topic: push(&row.message.topic, &mut page.bytes),
+                properties: push(&row.message.properties, &mut page.bytes),
+                payload: push(&row.message.payload, &mut page.bytes),
+                expires_at: row.message.expires_at,
+            };
+            let subscription_ids = push(&row.subscription_ids, &mut page.bytes);
+            let (qos, retain) = (row.qos, row.retain);
+            page.rows.push(PageRow {
+                seq,
+                message,
+                qos,
+                retain,
+                subscription_ids,
+            });
+        }
+        page
+    }
+
+    fn recovered(&self) -> Recovered {
+        let sessions = self.sessions.iter().map(|(&key, stored)| RecoveredSession {
+            key,
+            client_id: stored.client_id.clone(),
+            record: stored.record,
+            seq_reserved: stored.seq_reserved,
+            subscriptions: stored.subscriptions.clone().into_iter().collect(),
+            extent: extent(&stored.queue),
+        });
+        Recovered {
+            sessions: sessions.collect(),
+            last_session: self.last_session,
+            service: self.noted.service,
+            wall: self.noted.wall,
+            disk_used: self.used(),
+            salvaged: None,
+        }
+    }
+
+    /// Bytes of all messages, as if each stood in every queue that holds it.
+    fn used(&self) -> u64 {
+        let queues = self
+            .sessions
+            .values()
+            .filter_map(|stored| extent(&stored.queue));
+        queues.map(|extent| extent.bytes).sum()
+    }
+}
+
+fn extent(queue: &BTreeMap<Seq, StoredRow>) -> Option<Extent> {
+    let ((&first, oldest), (&last, newest)) = (queue.first_key_value()?, queue.last_key_value()?);
+    let messages_ever = newest.messages_before + 1;
+    let bytes_ever = newest.bytes_before + newest.message.len();
+    Some(Extent {
+        first,
+        last,
+        messages: messages_ever.saturating_sub(oldest.messages_before),
+        bytes: bytes_ever.saturating_sub(oldest.bytes_before),
+        messages_ever,
+        bytes_ever,
+    })
+}
+
+fn rows(
+    queue: &BTreeMap<Seq, StoredRow>,
+    after: Seq,
+    up_to: Seq,
+) -> impl Iterator<Item = (Seq, &StoredRow)> {
+    let range = (Excluded(after), Included(up_to.max(after)));
+    queue.range(range).map(|(&seq, row)| (seq, row))
+}
+
+fn text(span: Span, batch: &Batch) -> String {
+    String::from_utf8_lossy(span.of(&batch.bytes)).into_owned()
+}
+
+fn push(bytes: &[u8], into: &mut Vec<u8>) -> Span {
+    // Below 2^32 because a page holds few messages, each within an MQTT packet's 2^28 bytes [MQTT 2.1.4].
+    let span = Span {
+        start: into.len() as u32,
+        len: bytes.len() as u32,
+    };
+    into.extend_from_slice(bytes);
+    span
+}

@@ -1,0 +1,219 @@
+//! A damaged file is set aside, and what can be read of it goes into a new one.
+//!
+//! The new one is complete before it takes the place of the old, so that a power cut at any instant leaves one of them
+//! there.
+
+use super::super::blob::{MessageRecord, RowRecord, unseal};
+use super::pages::row_columns;
+use super::{
+    Connection, Database, Fault, OpenFlags, OptionalExtension, Row, SEQ_BITS, ToSqlOutput, begin,
+    connect, params,
+};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Rows copied in one transaction.
+const ROWS_PER_TRANSACTION: u64 = 1000;
+
+/// Copies what can be read of the file at `path` into a new one, which takes its place; the old one (with its
+/// write-ahead log) gets another name. Returns the new one, and what became of the old one in a sentence. There must be
+/// no connection to the file.
+pub(super) fn start_anew(path: &Path, disk_max: u64) -> Result<(Database, String), Fault> {
+    let new_path = with_suffix(path, SALVAGED);
+    remove(&new_path)?;
+    let mut new = connect(&new_path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (mut sessions, mut rows) = (0, 0);
+    if let Ok(old) = Connection::open_with_flags(path, flags) {
+        sessions = copy_small_tables(&old, &mut new)?;
+        rows = copy_queue(&old, &new)?;
+    }
+    new.close().map_err(|(_, error)| error)?;
+    let aside = set_aside(path)?;
+    finish(path)?;
+    let report = format!(
+        "the damaged database was set aside as {}; {sessions} sessions and {rows} queued messages were read from it",
+        aside.display()
+    );
+    Ok((Database::open(path, disk_max)?, report))
+}
+
+/// Does what [`start_anew`] had left to do when the power went between its two renames.
+pub(super) fn finish(path: &Path) -> Result<(), Fault> {
+    let salvaged = with_suffix(path, SALVAGED);
+    if !path.exists() && salvaged.exists() {
+        fs::rename(&salvaged, path)?;
+        sync_directory(path)?;
+    }
+    Ok(())
+}
+
+/// What the name of the new file ends in until it is complete.
+const SALVAGED: &str = ".salvaged";
+
+/// `larder.db` becomes `larder.db.corrupt-N`, and its write-ahead log `larder.db.corrupt-N-wal`, where SQLite finds it.
+fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
+    let aside = (1..u32::MAX)
+        .map(|number| with_suffix(path, &format!(".corrupt-{number}")))
+        .find(|aside| !aside.exists())
+        .ok_or_else(|| Fault::Other("too many damaged databases beside it".to_owned()))?;
+    for log in ["-wal", "-journal"] {
+        let from = with_suffix(path, log);
+        if from.exists() {
+            fs::rename(from, with_suffix(&aside, log))?;
+        }
+    }
+    unless_missing(fs::remove_file(with_suffix(path, "-shm")))?;
+    fs::rename(path, &aside)?;
+    sync_directory(path)?;
+    Ok(aside)
+}
+
+/// Removes a database that was never completed.
+fn remove(path: &Path) -> Result<(), Fault> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        unless_missing(fs::remove_file(with_suffix(path, suffix)))?;
+    }
+    Ok(())
+}
+
+fn unless_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Copies sessions, subscriptions and the service row as they are; recovery checks them. Returns how many sessions.
+fn copy_small_tables(old: &Connection, new: &mut Connection) -> Result<u64, Fault> {
+    let transaction = begin(new)?;
+    let mut sessions = 0;
+    for (table, columns) in [("session", 5), ("subscription", 3), ("service", 5)] {
+        let places = &"?1, ?2, ?3, ?4, ?5"[..columns * 4 - 2];
+        let mut insert =
+            transaction.prepare(&format!("INSERT OR IGNORE INTO {table} VALUES ({places})"))?;
+        let mut copied = 0;
+        read_while_possible(old, &format!("SELECT * FROM {table}"), |row| {
+            for column in 0..columns {
+                insert
+                    .raw_bind_parameter(column + 1, ToSqlOutput::Borrowed(row.get_ref(column)?))?;
+            }
+            copied += u64::try_from(insert.raw_execute()?).unwrap_or(0);
+            Ok(())
+        })?;
+        if table == "session" {
+            sessions = copied;
+        }
+    }
+    transaction.commit()?;
+    Ok(sessions)
+}
+
+/// Copies queue rows that pass their checksums: from the first up to where reading fails, then from the last down.
+/// Returns how many.
+fn copy_queue(old: &Connection, new: &Connection) -> Result<u64, Fault> {
+    let mut copied = 0;
+    let mut reached = i64::MIN;
+    new.execute_batch("BEGIN")?;
+    for order in ["ASC", "DESC"] {
+        let above = reached;
+        let query = format!(
+            "SELECT key, size, messages_before, bytes_before, message, record FROM queue
+             WHERE key > {above} ORDER BY key {order}"
+        );
+        read_while_possible(old, &query, |row| {
+            reached = reached.max(row.get(0)?);
+            if copy_row(old, new, row)? {
+                copied += 1;
+                if copied % ROWS_PER_TRANSACTION == 0 {
+                    new.execute_batch("COMMIT; PRAGMA wal_checkpoint(PASSIVE); BEGIN")?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    new.execute_batch("COMMIT")?;
+    Ok(copied)
+}
+
+/// Copies a row, and the shared message that it names, if both are good and its session is there.
+fn copy_row(old: &Connection, new: &Connection, row: &Row<'_>) -> Result<bool, Fault> {
+    let columns = row_columns(row)?;
+    let blob = row.get_ref(5)?.as_blob().unwrap_or_default();
+    if unseal::<RowRecord<'_>>(&columns, "", blob).is_none() {
+        return Ok(false);
+    }
+    let [key, size, messages_before, bytes_before, message] = columns;
+    let mut session = new.prepare_cached("SELECT 1 FROM session WHERE slot = ?1")?;
+    if !session.exists([key >> SEQ_BITS])? {
+        return Ok(false);
+    }
+    let shared: Option<i64> = row.get(4)?;
+    if shared.is_some() && !copy_message(old, new, message)? {
+        return Ok(false);
+    }
+    new.prepare_cached("INSERT OR IGNORE INTO queue VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            key,
+            size,
+            messages_before,
+            bytes_before,
+            shared,
+            blob
+        ])?;
+    Ok(true)
+}
+
+/// Copies a shared message, or counts one more row that names it; `false` if it cannot be read.
+fn copy_message(old: &Connection, new: &Connection, id: i64) -> Result<bool, Fault> {
+    let mut count = new.prepare_cached("UPDATE message SET owed = owed + 1 WHERE id = ?1")?;
+    if count.execute([id])? > 0 {
+        return Ok(true);
+    }
+    let read = old
+        .prepare_cached("SELECT record FROM message WHERE id = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row([id], |row| row.get::<_, Vec<u8>>(0))
+                .optional()
+        });
+    let Ok(Some(record)) = read else {
+        return Ok(false);
+    };
+    if unseal::<MessageRecord<'_>>(&[id], "", &record).is_none() {
+        return Ok(false);
+    }
+    new.prepare_cached("INSERT INTO message VALUES (?1, 1, ?2)")?
+        .execute(params![id, record])?;
+    Ok(true)
+}
+
+/// Hands the rows of a query to `take` until it fails to read on.
+fn read_while_possible(
+    old: &Connection,
+    query: &str,
+    mut take: impl FnMut(&Row<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let Ok(mut statement) = old.prepare(query) else {
+        return Ok(());
+    };
+    let Ok(mut rows) = statement.query([]) else {
+        return Ok(());
+    };
+    while let Ok(Some(row)) = rows.next() {
+        take(row)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Random batches, given to the store on disk and to the one in memory: both must find and read the same.
+
+use crate::harness::{Fill, InMemory, Kept, OnDisk, found, in_words, payload};
+use larder::record::{PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord};
+use larder::time::ServiceSeconds;
+use std::collections::BTreeMap;
+
+#[test]
+fn both_stores_keep_the_same() {
+    for seed in 1..=12 {
+        compare(seed);
+    }
+}
+
+fn compare(seed: u64) {
+    let mut random = Random(seed);
+    let (mut disk, mut memory) = (OnDisk::new(), InMemory::new());
+    let mut life = Life::default();
+    for step in 0..60 {
+        // The same batch is made twice, as a batch cannot be copied.
+        let (mut twin, mut next_life) = (random, life.clone());
+        let batch = life.batch(&mut random);
+        let dropped = disk.commit(batch);
+        assert_eq!(
+            dropped,
+            memory.commit(next_life.batch(&mut twin)),
+            "seed {seed} step {step}"
+        );
+        if random.below(8) == 0 {
+            assert_eq!(
+                found(&disk.restart()),
+                found(&memory.restart()),
+                "seed {seed} step {step}"
+            );
+        }
+        let request = PageRequest {
+            session: SessionKey(1 + random.below(life.last_key + 1)),
+            after: random.below(60),
+            up_to: random.below(200),
+            rows_max: u32::try_from(random.below(20)).unwrap(),
+            bytes_max: u32::try_from(random.below(20_000)).unwrap(),
+        };
+        let (left, right) = (disk.read(request), memory.read(request));
+        assert_eq!(
+            in_words(&left),
+            in_words(&right),
+            "seed {seed} step {step} {request:?}"
+        );
+    }
+}
+
+/// What the batches so far have made, as far as making the next one needs it.
+#[derive(Clone, Default)]
+struct Life {
+    last_key: u64,
+    service: u64,
+    /// Of each session alive: rows, bytes and the last number so far.
+    queues: BTreeMap<u64, (u64, u64, Seq)>,
+}
+
+impl Life {
+    fn batch(&mut self, random: &mut Random) -> larder::record::Batch {
+        self.service += random.below(50);
+        let wall = (random.below(2) == 0).then_some(1_700_000_000 + self.service);
+        let mut fill = Fill::at(self.service, wall);
+        for _ in 0..random.below(12) {
+            fill = self.change(fill, random);
+        }
+        fill.done()
+    }
+
+    fn change(&mut self, mut fill: Fill, random: &mut Random) -> Fill {
+        let some_key = 1 + random.below(self.last_key + 1);
+        let last = self.queues.get(&some_key).map_or(5, |&(_, _, last)| last);
+        match random.below(16) {
+            0 => {
+                self.last_key += 1;
+                self.queues.insert(self.last_key, (0, 0, 0));
+                fill.session(
+                    self.last_key,
+                    &format!("client {}", self.last_key),
+                    record(random),
+                )
+            }
+            1 if self.queues.contains_key(&some_key) => {
+                fill.session(some_key, &format!("client {some_key}"), record(random))
+            }
+            2 => fill.reserve(some_key, last + random.below(1_000)),
+            3 if random.below(3) == 0 => {
+                self.queues.remove(&some_key);
+                fill.end(some_key)
+            }
+            4 | 5 => {
+                let qos = u8::try_from(random.below(3)).unwrap();
+                let record = SubscriptionRecord {
+                    qos,
+                    ..SubscriptionRecord::default()
+                };
+                fill.subscribe(some_key, &format!("filter/{}", random.below(6)), record)
+            }
+            6 => fill.unsubscribe(some_key, &format!("filter/{}", random.below(6))),
+            7 => {
+                let range = (random.below(last + 1), random.below(last + 5));
+                fill.drop_oldest(some_key, range, random.below(5), random.below(3_000))
+            }
+            8..=10 => fill.settle(some_key, random.below(last + 3)),
+            _ => {
+                let size_max = 1 << random.below(13);
+                let size = usize::try_from(random.below(size_max)).unwrap();
+                let message = fill.message("some/topic", &payload(random.next(), size));
+                let size = u64::from(fill.peek(message).len());
+                let share = 1 + random.below(3);
+                for (&key, (rows, bytes, last)) in &mut self.queues {
+                    if random.below(share) == 0 {
+                        *last += 1 + random.below(2);
+                        fill.owe_after(message, key, *last, *rows, *bytes);
+                        *rows += 1;
+                        *bytes += size;
+                    }
+                }
+                fill
+            }
+        }
+    }
+}
+
+fn record(random: &mut Random) -> SessionRecord {
+    SessionRecord {
+        expiry_interval: u32::try_from(random.below(1 << 32)).unwrap(),
+        left_at: (random.below(2) == 0).then(|| ServiceSeconds(random.below(1 << 40))),
+        configured: random.below(2) == 0,
+    }
+}
+
+/// SplitMix64.
+#[derive(Clone, Copy)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}

@@ -1,0 +1,438 @@
+//! Stores that can be restarted, and a short way to write batches.
+
+use larder::record::{
+    Batch, Change, Dropped, Event, Message, Owe, Page, PageRequest, Recovered, Seq, SessionKey,
+    SessionRecord, Span, Store, SubscriptionRecord, Ticket,
+};
+use larder::store::{self, MemoryStore, OpenError, Options, Threads};
+use larder::time::ServiceSeconds;
+use larder_packet::Qos;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// A store with which a test can talk one sentence at a time.
+pub(crate) trait Kept {
+    fn commit(&mut self, batch: Batch) -> Vec<Dropped>;
+    fn read(&mut self, request: PageRequest) -> Page;
+    /// Ends it and starts it again on what it left behind.
+    fn restart(&mut self) -> Recovered;
+}
+
+pub(crate) struct InMemory(MemoryStore);
+
+impl InMemory {
+    pub(crate) fn new() -> InMemory {
+        InMemory(MemoryStore::new())
+    }
+}
+
+impl Kept for InMemory {
+    fn commit(&mut self, batch: Batch) -> Vec<Dropped> {
+        self.0.submit(Arc::new(batch));
+        assert!(!self.0.is_idle());
+        self.0.step();
+        match self.0.poll_event() {
+            Some(Event::Committed { dropped, .. }) => dropped,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(&mut self, request: PageRequest) -> Page {
+        self.0.read(request);
+        self.0.step_reads();
+        match self.0.poll_event() {
+            Some(Event::PageRead { page, .. }) => page.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn restart(&mut self) -> Recovered {
+        let (store, recovered) = MemoryStore::recover(std::mem::take(&mut self.0).crash());
+        self.0 = store;
+        recovered
+    }
+}
+
+pub(crate) struct OnDisk {
+    pub(crate) directory: Directory,
+    disk_max: u64,
+    running: Option<(Threads, Receiver<()>)>,
+    pub(crate) disk_used: u64,
+    pub(crate) written: u64,
+}
+
+impl OnDisk {
+    pub(crate) fn new() -> OnDisk {
+        OnDisk::with_room(1 << 30)
+    }
+
+    pub(crate) fn with_room(disk_max: u64) -> OnDisk {
+        OnDisk::at(Directory::new(), disk_max).0
+    }
+
+    pub(crate) fn at(directory: Directory, disk_max: u64) -> (OnDisk, Recovered) {
+        let mut disk = OnDisk {
+            directory,
+            disk_max,
+            running: None,
+            disk_used: 0,
+            written: 0,
+        };
+        let recovered = disk.restart();
+        (disk, recovered)
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("larder.db")
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some((threads, _)) = self.running.take() {
+            threads.shutdown();
+        }
+    }
+
+    pub(crate) fn next_event(&mut self) -> Event {
+        let (threads, bell) = self.running.as_mut().unwrap();
+        bell.recv_timeout(Duration::from_secs(60))
+            .expect("an event within a minute");
+        threads
+            .poll_event()
+            .expect("an event for each ring of the bell")
+    }
+
+    pub(crate) fn submit(&mut self, batch: Batch) {
+        self.running.as_mut().unwrap().0.submit(Arc::new(batch));
+    }
+
+    pub(crate) fn try_read(&mut self, request: PageRequest) -> Result<Page, String> {
+        self.running.as_mut().unwrap().0.read(request);
+        match self.next_event() {
+            Event::PageRead {
+                request: answered,
+                page,
+            } => {
+                assert_eq!(answered, request);
+                page
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a power cut would leave at this moment.
+    pub(crate) fn crash_image(&self) -> Directory {
+        let image = Directory::new();
+        for name in ["larder.db", "larder.db-wal"] {
+            let from = self.directory.path().join(name);
+            if from.exists() {
+                fs::copy(from, image.path().join(name)).unwrap();
+            }
+        }
+        image
+    }
+}
+
+impl Kept for OnDisk {
+    fn commit(&mut self, batch: Batch) -> Vec<Dropped> {
+        let ticket = batch.ticket;
+        self.submit(batch);
+        assert!(!self.running.as_ref().unwrap().0.is_idle());
+        match self.next_event() {
+            Event::Committed {
+                batch,
+                dropped,
+                disk_used,
+                written,
+            } => {
+                assert_eq!(batch.ticket, ticket);
+                assert!(
+                    Arc::into_inner(batch).is_some(),
+                    "the batch comes back for good"
+                );
+                assert!(self.running.as_ref().unwrap().0.is_idle());
+                self.disk_used = disk_used;
+                self.written = written;
+                dropped
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(&mut self, request: PageRequest) -> Page {
+        self.try_read(request).unwrap()
+    }
+
+    fn restart(&mut self) -> Recovered {
+        self.stop();
+        let (threads, bell, recovered) = open(self.directory.path(), self.disk_max).unwrap();
+        self.running = Some((threads, bell));
+        recovered
+    }
+}
+
+pub(crate) fn open(
+    data_dir: &Path,
+    disk_max: u64,
+) -> Result<(Threads, Receiver<()>, Recovered), OpenError> {
+    let (ring, bell) = channel();
+    let options = Options {
+        data_dir: data_dir.to_owned(),
+        disk_max,
+    };
+    let wake = move || {
+        let _ = ring.send(());
+    };
+    store::open(&options, wake).map(|(threads, recovered)| (threads, bell, recovered))
+}
+
+/// A directory that goes with its value.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Directory {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("larder-store-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A batch being written.
+#[derive(Default)]
+pub(crate) struct Fill(Batch);
+
+impl Fill {
+    pub(crate) fn new() -> Fill {
+        Fill::default()
+    }
+
+    pub(crate) fn at(service: u64, wall: Option<u64>) -> Fill {
+        Fill(Batch {
+            service: ServiceSeconds(service),
+            wall,
+            ..Batch::default()
+        })
+    }
+
+    pub(crate) fn done(self) -> Batch {
+        self.0
+    }
+
+    pub(crate) fn ticket(mut self, ticket: u64) -> Fill {
+        self.0.ticket = Ticket(ticket);
+        self
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Span {
+        let start = u32::try_from(self.0.bytes.len()).unwrap();
+        self.0.bytes.extend_from_slice(bytes);
+        Span {
+            start,
+            len: u32::try_from(bytes.len()).unwrap(),
+        }
+    }
+
+    pub(crate) fn session(mut self, key: u64, client_id: &str, record: SessionRecord) -> Fill {
+        let client_id = self.bytes(client_id.as_bytes());
+        self.change(Change::SaveSession {
+            session: SessionKey(key),
+            client_id,
+            record,
+        })
+    }
+
+    pub(crate) fn end(self, key: u64) -> Fill {
+        self.change(Change::DropSession {
+            session: SessionKey(key),
+        })
+    }
+
+    pub(crate) fn reserve(self, key: u64, seq_reserved: Seq) -> Fill {
+        self.change(Change::Reserve {
+            session: SessionKey(key),
+            seq_reserved,
+        })
+    }
+
+    pub(crate) fn subscribe(mut self, key: u64, filter: &str, record: SubscriptionRecord) -> Fill {
+        let filter = self.bytes(filter.as_bytes());
+        self.change(Change::Subscribe {
+            session: SessionKey(key),
+            filter,
+            record,
+        })
+    }
+
+    pub(crate) fn unsubscribe(mut self, key: u64, filter: &str) -> Fill {
+        let filter = self.bytes(filter.as_bytes());
+        self.change(Change::Unsubscribe {
+            session: SessionKey(key),
+            filter,
+        })
+    }
+
+    pub(crate) fn message(&mut self, topic: &str, payload: &[u8]) -> u32 {
+        let topic = self.bytes(topic.as_bytes());
+        let properties = self.bytes(b"\x01\x01");
+        let payload = self.bytes(payload);
+        let expires_at = Some(ServiceSeconds(9_000));
+        self.0.messages.push(Message {
+            topic,
+            properties,
+            payload,
+            expires_at,
+        });
+        u32::try_from(self.0.messages.len() - 1).unwrap()
+    }
+
+    pub(crate) fn peek(&self, message: u32) -> Message {
+        self.0.messages[message as usize]
+    }
+
+    /// Owes a message to `key` as its `seq`th; all messages of that queue are taken to be equally long.
+    pub(crate) fn owe(&mut self, message: u32, key: u64, seq: Seq) {
+        let size = u64::from(self.0.messages[message as usize].len());
+        self.owe_after(message, key, seq, seq - 1, (seq - 1) * size);
+    }
+
+    pub(crate) fn owe_after(
+        &mut self,
+        message: u32,
+        key: u64,
+        seq: Seq,
+        messages_before: u64,
+        bytes_before: u64,
+    ) {
+        let subscription_ids = self.bytes(&[0x0b, 5]);
+        self.0.changes.push(Change::Owe(Owe {
+            session: SessionKey(key),
+            seq,
+            message,
+            qos: if seq % 2 == 0 {
+                Qos::ExactlyOnce
+            } else {
+                Qos::AtLeastOnce
+            },
+            retain: seq % 3 == 0,
+            subscription_ids,
+            messages_before,
+            bytes_before,
+        }));
+    }
+
+    /// A message of its own for each of `seqs`, owed to `key`.
+    pub(crate) fn queue(
+        mut self,
+        key: u64,
+        seqs: std::ops::RangeInclusive<Seq>,
+        size: usize,
+    ) -> Fill {
+        for seq in seqs {
+            let message = self.message("t", &payload(seq, size));
+            self.owe(message, key, seq);
+        }
+        self
+    }
+
+    pub(crate) fn settle(self, key: u64, seq: Seq) -> Fill {
+        self.change(Change::Settle {
+            session: SessionKey(key),
+            seq,
+        })
+    }
+
+    pub(crate) fn drop_oldest(
+        self,
+        key: u64,
+        range: (Seq, Seq),
+        messages: u64,
+        bytes: u64,
+    ) -> Fill {
+        let (after, up_to) = range;
+        let session = SessionKey(key);
+        self.change(Change::DropOldest {
+            session,
+            after,
+            up_to,
+            messages,
+            bytes,
+        })
+    }
+
+    pub(crate) fn change(mut self, change: Change) -> Fill {
+        self.0.changes.push(change);
+        self
+    }
+}
+
+/// Different for each number, and found again in a file.
+pub(crate) fn payload(seq: Seq, size: usize) -> Vec<u8> {
+    let mut payload = format!("<payload {seq}>").into_bytes();
+    payload.resize(size.max(payload.len()), b'.');
+    payload
+}
+
+/// The whole queue, as far as one page goes.
+pub(crate) fn all_of(key: u64) -> PageRequest {
+    PageRequest {
+        session: SessionKey(key),
+        after: 0,
+        up_to: 1 << 40,
+        rows_max: 10_000,
+        bytes_max: 64 << 20,
+    }
+}
+
+pub(crate) fn seqs(page: &Page) -> Vec<Seq> {
+    page.rows.iter().map(|row| row.seq).collect()
+}
+
+/// A page in words, so that two can be compared.
+pub(crate) fn in_words(page: &Page) -> Vec<String> {
+    let text = |span: Span| String::from_utf8_lossy(span.of(&page.bytes)).into_owned();
+    let rows = page.rows.iter().map(|row| {
+        format!(
+            "{} {:?} {:?} {:?} {:?} {:?} {} {:?}",
+            row.seq,
+            text(row.message.topic),
+            text(row.message.properties),
+            text(row.message.payload),
+            row.message.expires_at.map(|at| at.0),
+            row.qos,
+            row.retain,
+            text(row.subscription_ids)
+        )
+    });
+    rows.chain([format!(
+        "read up to {}, bad {:?}",
+        page.read_up_to, page.bad
+    )])
+    .collect()
+}
+
+/// What recovery found, in words, but for how it is stored.
+pub(crate) fn found(recovered: &Recovered) -> String {
+    format!(
+        "{:#?}",
+        Recovered {
+            disk_used: 0,
+            ..recovered.clone()
+        }
+    )
+}

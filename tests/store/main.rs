@@ -1,0 +1,10 @@
+//! The store, through its public interface: the same conversations with SQLite and with the store in memory, random
+//! batches given to both, and what only a disk can do.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod differential;
+mod disk;
+mod fixture;
+mod harness;
+mod suite;

@@ -1,0 +1,371 @@
+//! What every store promises.
+
+use crate::harness::{Fill, InMemory, Kept, OnDisk, all_of, in_words, payload, seqs};
+use larder::record::{Dropped, Extent, PageRequest, SessionKey, SessionRecord, SubscriptionRecord};
+use larder::time::ServiceSeconds;
+
+macro_rules! promises {
+    ($($promise:ident)*) => {
+        mod on_disk {
+            $(#[test] fn $promise() { super::$promise(&mut super::OnDisk::new()); })*
+        }
+        mod in_memory {
+            $(#[test] fn $promise() { super::$promise(&mut super::InMemory::new()); })*
+        }
+    };
+}
+
+promises! {
+    starts_empty
+    keeps_sessions_and_subscriptions
+    keeps_the_reserve_when_the_record_changes
+    keeps_rows_with_all_they_say
+    shares_a_message_until_the_last_row_is_settled
+    reads_pages_within_their_limits
+    ignores_what_is_not_there
+    drops_the_oldest_rows_of_a_range
+    ends_a_session_with_all_it_has
+    applies_changes_in_their_order
+    keeps_the_later_of_two_rows_with_one_number
+    notes_service_time_once_a_minute
+    knows_a_queue_from_its_first_and_last_row
+}
+
+const RECORD: SessionRecord = SessionRecord {
+    expiry_interval: 3_600,
+    left_at: Some(ServiceSeconds(77)),
+    configured: false,
+};
+const CONFIGURED: SessionRecord = SessionRecord {
+    expiry_interval: u32::MAX,
+    left_at: None,
+    configured: true,
+};
+const SUBSCRIPTION: SubscriptionRecord = SubscriptionRecord {
+    qos: 2,
+    no_local: true,
+    retain_as_published: false,
+    retain_handling: 2,
+    identifier: Some(268_435_455),
+};
+
+fn starts_empty(store: &mut dyn Kept) {
+    let recovered = store.restart();
+    assert!(recovered.sessions.is_empty());
+    assert_eq!(recovered.last_session, SessionKey(0));
+    assert_eq!(recovered.service, ServiceSeconds(0));
+    assert_eq!(recovered.wall, None);
+    assert_eq!(recovered.salvaged, None);
+    assert_eq!(
+        in_words(&store.read(all_of(1))),
+        [format!("read up to {}, bad []", 1_u64 << 40)]
+    );
+}
+
+fn keeps_sessions_and_subscriptions(store: &mut dyn Kept) {
+    let plain = SubscriptionRecord::default();
+    let fill = Fill::new()
+        .session(3, "press", RECORD)
+        .session(9, "Ofen-Süd", CONFIGURED)
+        .subscribe(3, "b/#", plain)
+        .subscribe(3, "a/+", plain)
+        .subscribe(3, "a/+", SUBSCRIPTION)
+        .subscribe(9, "c", plain);
+    store.commit(fill.done());
+    store.commit(
+        Fill::new()
+            .unsubscribe(3, "b/#")
+            .unsubscribe(3, "not there")
+            .done(),
+    );
+    let recovered = store.restart();
+    let [press, oven] = &recovered.sessions[..] else {
+        panic!("{recovered:?}")
+    };
+    assert_eq!(
+        (press.key, &press.client_id[..], press.record),
+        (SessionKey(3), "press", RECORD)
+    );
+    assert_eq!(press.subscriptions, [("a/+".to_owned(), SUBSCRIPTION)]);
+    assert_eq!(
+        (oven.key, &oven.client_id[..], oven.record),
+        (SessionKey(9), "Ofen-Süd", CONFIGURED)
+    );
+    assert_eq!(oven.subscriptions, [("c".to_owned(), plain)]);
+    assert_eq!((oven.seq_reserved, oven.extent), (0, None));
+    assert_eq!(recovered.last_session, SessionKey(9));
+}
+
+fn keeps_the_reserve_when_the_record_changes(store: &mut dyn Kept) {
+    store.commit(
+        Fill::new()
+            .session(1, "press", RECORD)
+            .reserve(1, 1024)
+            .done(),
+    );
+    store.commit(Fill::new().session(1, "press", CONFIGURED).done());
+    let recovered = store.restart();
+    assert_eq!(recovered.sessions[0].seq_reserved, 1024);
+    assert_eq!(recovered.sessions[0].record, CONFIGURED);
+}
+
+fn keeps_rows_with_all_they_say(store: &mut dyn Kept) {
+    let mut fill = Fill::new().session(1, "a", RECORD).session(2, "b", RECORD);
+    let shared = fill.message("hall/light", b"on");
+    fill.owe(shared, 1, 1);
+    fill.owe(shared, 2, 6);
+    let single = fill.message("hall/heat", &[0; 5_000]);
+    fill.owe(single, 1, 2);
+    let unowed = fill.message("nobody", b"");
+    assert_eq!(unowed, 2);
+    store.commit(fill.done());
+    for _ in 0..2 {
+        let first = r#"1 "hall/light" "\u{1}\u{1}" "on" Some(9000) AtLeastOnce false "\u{b}\u{5}""#;
+        let page = store.read(all_of(1));
+        assert_eq!(in_words(&page)[0], first);
+        assert_eq!(page.rows[1].message.payload.of(&page.bytes), [0; 5_000]);
+        assert_eq!(seqs(&page), [1, 2]);
+        let other = r#"6 "hall/light" "\u{1}\u{1}" "on" Some(9000) ExactlyOnce true "\u{b}\u{5}""#;
+        assert_eq!(in_words(&store.read(all_of(2)))[0], other);
+        store.restart();
+    }
+}
+
+fn shares_a_message_until_the_last_row_is_settled(store: &mut dyn Kept) {
+    let mut fill = Fill::new()
+        .session(1, "a", RECORD)
+        .session(2, "b", RECORD)
+        .session(3, "c", RECORD);
+    let message = fill.message("t", b"shared by three");
+    for key in 1..=3 {
+        fill.owe(message, key, 1);
+    }
+    store.commit(fill.done());
+    store.commit(Fill::new().settle(1, 1).done());
+    store.commit(Fill::new().end(2).done());
+    store.restart();
+    assert_eq!(seqs(&store.read(all_of(1))), [0; 0]);
+    assert!(in_words(&store.read(all_of(3)))[0].contains("shared by three"));
+    store.commit(Fill::new().settle(3, 1).done());
+    assert_eq!(
+        store
+            .restart()
+            .sessions
+            .iter()
+            .filter_map(|session| session.extent)
+            .count(),
+        0
+    );
+}
+
+fn reads_pages_within_their_limits(store: &mut dyn Kept) {
+    store.commit(
+        Fill::new()
+            .session(1, "a", RECORD)
+            .queue(1, 1..=50, 100)
+            .settle(1, 20)
+            .done(),
+    );
+    let request = PageRequest {
+        after: 10,
+        up_to: 40,
+        ..all_of(1)
+    };
+    let page = store.read(request);
+    assert_eq!(
+        seqs(&page),
+        (11..=40).filter(|&seq| seq != 20).collect::<Vec<_>>()
+    );
+    assert_eq!(page.read_up_to, 40);
+
+    let page = store.read(PageRequest {
+        rows_max: 5,
+        ..request
+    });
+    assert_eq!(
+        (seqs(&page), page.read_up_to),
+        (vec![11, 12, 13, 14, 15], 15)
+    );
+    let page = store.read(PageRequest {
+        rows_max: 29,
+        ..request
+    });
+    assert_eq!(
+        (page.rows.len(), page.read_up_to),
+        (29, 40),
+        "nothing is left behind it"
+    );
+
+    // Each row is 105 bytes with topic, properties and identifiers.
+    let page = store.read(PageRequest {
+        bytes_max: 250,
+        ..request
+    });
+    assert_eq!((seqs(&page), page.read_up_to), (vec![11, 12, 13], 13));
+    let page = store.read(PageRequest {
+        bytes_max: 0,
+        ..request
+    });
+    assert_eq!(
+        (seqs(&page), page.read_up_to),
+        (vec![11], 11),
+        "one row always comes"
+    );
+    let page = store.read(PageRequest {
+        after: 40,
+        ..request
+    });
+    assert_eq!((seqs(&page), page.read_up_to), (vec![], 40));
+}
+
+fn ignores_what_is_not_there(store: &mut dyn Kept) {
+    let mut fill = Fill::new().session(1, "a", RECORD);
+    let one = fill.message("t", b"for one after all");
+    fill.owe(one, 1, 1);
+    fill.owe(one, 7, 1);
+    let none = fill.message("t", b"for nobody");
+    fill.owe(none, 7, 2);
+    let fill = fill
+        .settle(1, 99)
+        .settle(7, 1)
+        .end(7)
+        .reserve(7, 5)
+        .subscribe(7, "f", SUBSCRIPTION)
+        .drop_oldest(7, (0, 9), 3, 3);
+    let dropped = store.commit(fill.done());
+    assert_eq!(
+        dropped,
+        [Dropped {
+            session: SessionKey(7),
+            messages: 0,
+            bytes: 0
+        }]
+    );
+    let recovered = store.restart();
+    assert_eq!(recovered.sessions.len(), 1);
+    assert!(recovered.sessions[0].subscriptions.is_empty());
+    assert!(in_words(&store.read(all_of(1)))[0].contains("for one after all"));
+}
+
+fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
+    // 103 bytes each.
+    store.commit(
+        Fill::new()
+            .session(1, "a", RECORD)
+            .queue(1, 1..=20, 100)
+            .done(),
+    );
+    let gone = |messages| Dropped {
+        session: SessionKey(1),
+        messages,
+        bytes: messages * 103,
+    };
+    let fill = Fill::new()
+        .drop_oldest(1, (5, 20), 3, 0)
+        .drop_oldest(1, (5, 20), 1, 104);
+    assert_eq!(store.commit(fill.done()), [gone(3), gone(2)]);
+    assert_eq!(
+        seqs(&store.read(all_of(1))),
+        [1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+    );
+    let fill = Fill::new()
+        .drop_oldest(1, (5, 12), 1_000, 0)
+        .drop_oldest(1, (5, 20), 0, 0);
+    assert_eq!(store.commit(fill.done()), [gone(2), gone(0)]);
+    store.restart();
+    assert_eq!(
+        seqs(&store.read(all_of(1))),
+        [1, 2, 3, 4, 5, 13, 14, 15, 16, 17, 18, 19, 20]
+    );
+}
+
+fn ends_a_session_with_all_it_has(store: &mut dyn Kept) {
+    let fill = Fill::new()
+        .session(1, "a", RECORD)
+        .subscribe(1, "f", SUBSCRIPTION);
+    store.commit(fill.queue(1, 1..=1_500, 50).done());
+    store.commit(Fill::new().end(1).session(2, "a", CONFIGURED).done());
+    assert_eq!(seqs(&store.read(all_of(1))), [0; 0]);
+    let recovered = store.restart();
+    assert_eq!(recovered.sessions.len(), 1);
+    assert_eq!(recovered.sessions[0].key, SessionKey(2));
+    assert_eq!(recovered.sessions[0].extent, None);
+    assert!(recovered.sessions[0].subscriptions.is_empty());
+    store.commit(Fill::new().end(2).done());
+    let recovered = store.restart();
+    assert!(recovered.sessions.is_empty());
+    assert_eq!(
+        recovered.last_session,
+        SessionKey(2),
+        "a key is never given twice"
+    );
+}
+
+fn applies_changes_in_their_order(store: &mut dyn Kept) {
+    let fill = Fill::new()
+        .session(1, "first", RECORD)
+        .queue(1, 1..=3, 10)
+        .settle(1, 2)
+        .session(2, "second", RECORD)
+        .queue(2, 1..=3, 10)
+        .end(2)
+        .queue(1, 4..=6, 10)
+        .drop_oldest(1, (0, 6), 1, 0);
+    assert_eq!(store.commit(fill.done())[0].messages, 1);
+    assert_eq!(store.restart().sessions.len(), 1);
+    assert_eq!(seqs(&store.read(all_of(1))), [3, 4, 5, 6]);
+}
+
+fn keeps_the_later_of_two_rows_with_one_number(store: &mut dyn Kept) {
+    let mut fill = Fill::new().session(1, "a", RECORD).session(2, "b", RECORD);
+    let shared = fill.message("t", b"shared");
+    fill.owe(shared, 1, 1);
+    fill.owe(shared, 2, 1);
+    let later = fill.message("t", b"later");
+    fill.owe(later, 1, 1);
+    store.commit(fill.done());
+    assert!(in_words(&store.read(all_of(1)))[0].contains("later"));
+    assert!(in_words(&store.read(all_of(2)))[0].contains("shared"));
+}
+
+fn notes_service_time_once_a_minute(store: &mut dyn Kept) {
+    let mut noted_after = |batches: &[(u64, Option<u64>)]| {
+        for &(service, wall) in batches {
+            store.commit(Fill::at(service, wall).done());
+        }
+        let recovered = store.restart();
+        (recovered.service.0, recovered.wall)
+    };
+    assert_eq!(noted_after(&[(59, None)]), (0, None));
+    assert_eq!(noted_after(&[(60, None), (119, None)]), (60, None));
+    assert_eq!(
+        noted_after(&[(130, Some(1_700_000_000))]),
+        (130, Some(1_700_000_000))
+    );
+    assert_eq!(
+        noted_after(&[(140, Some(1_700_000_010))]),
+        (130, Some(1_700_000_000))
+    );
+    assert_eq!(noted_after(&[(190, None)]), (190, None));
+    store.commit(Fill::at(191, None).session(1, "a", RECORD).done());
+    assert_eq!(store.restart().service.0, 191, "the row is written anyway");
+}
+
+fn knows_a_queue_from_its_first_and_last_row(store: &mut dyn Kept) {
+    let mut fill = Fill::new().session(1, "a", RECORD);
+    for seq in 1..=10 {
+        let message = fill.message("t", &payload(seq, 97));
+        // Five messages were queued and cancelled before these.
+        fill.owe_after(message, 1, seq + 100, seq + 4, 500 + (seq - 1) * 100);
+    }
+    store.commit(fill.settle(1, 101).settle(1, 103).settle(1, 110).done());
+    let extent = Extent {
+        first: 102,
+        last: 109,
+        messages: 8,
+        bytes: 800,
+        messages_ever: 14,
+        bytes_ever: 1_400,
+    };
+    assert_eq!(store.restart().sessions[0].extent, Some(extent));
+}
