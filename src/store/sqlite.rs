@@ -31,6 +31,8 @@ const WAL_PAGES_MAX: u32 = 512;
 const FREE_PAGES_KEPT: u64 = 4096;
 /// Pages given back at a time.
 const VACUUM_PAGES: u64 = 256;
+/// How long SQLite itself waits for a lock that somebody's sqlite3 shell holds; then the commit is tried again.
+const BUSY: Duration = Duration::from_secs(1);
 /// What SQLite can count.
 const PAGES_POSSIBLE: u64 = 0xffff_fffe;
 /// The application_id of Larder's databases.
@@ -339,7 +341,7 @@ fn connect(path: &Path) -> Result<Connection, Fault> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(40);
     connection.execute_batch(&format!(
         "PRAGMA page_size = {PAGE_BYTES};

@@ -3,11 +3,10 @@
 use super::super::READER_CACHE_BYTES;
 use super::super::blob::{MessageRecord, RowRecord, unseal};
 use super::{
-    Connection, Fault, OpenFlags, OptionalExtension, Row, params, queue_key, seq_of, slot_of,
+    BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, params, queue_key, seq_of, slot_of,
 };
 use crate::record::{Message, Page, PageRequest, PageRow, Span};
 use std::path::Path;
-use std::time::Duration;
 
 /// The reader's connection.
 pub(in super::super) struct Reader {
@@ -19,7 +18,7 @@ impl Reader {
     pub(in super::super) fn open(path: &Path) -> Result<Reader, Fault> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.busy_timeout(BUSY)?;
         connection.execute_batch(&format!(
             "PRAGMA cache_size = -{}; PRAGMA mmap_size = 0;",
             READER_CACHE_BYTES >> 10
