@@ -72,6 +72,8 @@ pub(crate) enum Event {
     },
     /// A QoS 0 message has been written.
     Written,
+    /// A PUBACK has been written.
+    AckWritten,
     /// Our DISCONNECT has been written.
     Disconnected,
     /// Nothing that matters to the relay.
@@ -104,8 +106,8 @@ impl LinkError {
 
 /// Opens a link: the half that asks, and the half that is polled. Nothing happens before the first poll.
 pub(crate) fn open(target: &Target) -> (Requests, Connection) {
-    // All that the relay can owe a link: a window each of QoS 1, QoS 0 and acks; a SUBSCRIBE and a DISCONNECT.
-    let capacity = 3 * usize::from(target.window) + 2;
+    // All that the relay can owe a link: a window each of QoS 1 and QoS 0, two of acks; a SUBSCRIBE and a DISCONNECT.
+    let capacity = 4 * usize::from(target.window) + 2;
     let submitted = Rc::default();
     let (client, events) = match target.version {
         Version::V311 => {
@@ -211,6 +213,7 @@ enum Raw {
     Published {
         packet_id: u16,
     },
+    AckWritten,
     /// A packet identifier came round again before it was free: rumqttc would stop sending.
     Collision,
     Disconnected,
@@ -244,6 +247,7 @@ impl Connection {
             Raw::Connected(terms) => Event::Connected(self.with_slack(terms)),
             Raw::Subscribed { refused } => Event::Subscribed { refused },
             Raw::Message { tag, message } => Event::Message { tag, message },
+            Raw::AckWritten => Event::AckWritten,
             Raw::Disconnected => Event::Disconnected,
             Raw::Other => Event::Other,
             Raw::Acknowledged { packet_id, reason } => match self.ids.remove(&packet_id) {

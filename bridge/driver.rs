@@ -16,8 +16,8 @@ use tokio::sync::{Notify, watch};
 
 /// After so many events of one link the other one has its turn.
 const EVENTS_PER_TURN: u32 = 16;
-/// How long a DISCONNECT may take when the bridge is stopped.
-const STOP_GRACE: Duration = Duration::from_millis(200);
+/// How long a DISCONNECT may take, until the server has closed the link.
+const DISCONNECT_GRACE: Duration = Duration::from_millis(200);
 /// The local broker is on this machine: it is not waited for longer than that.
 const LOCAL_RECONNECT_MAX: Duration = Duration::from_secs(5);
 const STATE_LINES_PER_MINUTE: u32 = 12;
@@ -70,9 +70,12 @@ pub(crate) async fn run(setup: &Setup, mut stop: watch::Receiver<bool>) {
         // An error means that the handle is gone, which is a stop as well.
         _ = stop.wait_for(|stop| *stop) => {}
     }
-    driver.disconnect();
+    for side in [Side::Local, Side::Cloud] {
+        driver.inner.borrow_mut().link(side).disconnect();
+    }
+    driver.room.notify_one();
     // Longer is not waited for: a link that is cut loses nothing.
-    let _ = tokio::time::timeout(STOP_GRACE, both).await;
+    let _ = tokio::time::timeout(DISCONNECT_GRACE, both).await;
 }
 
 struct Driver<'a> {
@@ -95,7 +98,7 @@ struct Inner<'a> {
 
 #[derive(Default)]
 struct Link {
-    /// While there is a link.
+    /// While there is a link to which something can be sent.
     requests: Option<Requests>,
     state: LinkState,
     /// Why it has to end.
@@ -123,9 +126,11 @@ enum Ended {
 }
 
 impl Link {
-    fn end(&mut self, fault: String) {
-        self.fault = Some(fault);
-        self.broken.notify_one();
+    /// Asks for a DISCONNECT, behind what was asked for before; nothing can be asked for after it.
+    fn disconnect(&mut self) {
+        if let Some(Err(NoRoom)) = self.requests.take().map(|requests| requests.disconnect()) {
+            self.broken.notify_one();
+        }
     }
 }
 
@@ -214,7 +219,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Carries events until the link is over: `Ok` after our own DISCONNECT.
+    /// Carries events until the link is over: `Ok` if because the bridge stops.
     async fn serve(
         &self,
         side: Side,
@@ -231,14 +236,19 @@ impl Driver<'_> {
             }
             let event = tokio::select! {
                 biased;
-                () = broken.notified() => return Err(self.inner.borrow_mut().why_broken(side)),
+                () = broken.notified() => return self.inner.borrow_mut().why_disconnected(side),
                 event = connection.next() => event?,
             };
             match event {
                 Event::Message { .. } | Event::Acknowledged { .. } => redial.proved(),
                 Event::Subscribed { ref refused } => *subscribed = refused.is_empty(),
-                Event::Disconnected => return Ok(()),
-                Event::Connected(_) | Event::Written | Event::Other => {}
+                Event::Disconnected => {
+                    let _ =
+                        tokio::time::timeout(DISCONNECT_GRACE, self.read_to_end(side, connection))
+                            .await;
+                    return self.inner.borrow_mut().why_disconnected(side);
+                }
+                Event::Connected(_) | Event::Written | Event::AckWritten | Event::Other => {}
             }
             self.inner
                 .borrow_mut()
@@ -249,6 +259,16 @@ impl Driver<'_> {
             events += 1;
             if events % EVENTS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Reads on after our DISCONNECT until the server closes. A socket that is closed with unread bytes resets the
+    /// connection, and the server would lose the acks that it has not read.
+    async fn read_to_end(&self, side: Side, connection: &mut Connection) {
+        while let Ok(event) = connection.next().await {
+            if let Event::Acknowledged { .. } = event {
+                self.inner.borrow_mut().handle(side, event, &[], self.now());
             }
         }
     }
@@ -265,22 +285,11 @@ impl Driver<'_> {
         while full() {
             tokio::select! {
                 () = self.room.notified() => {}
-                () = broken.notified() => return Err(self.inner.borrow_mut().why_broken(Side::Cloud)),
+                () = broken.notified() => return self.inner.borrow_mut().why_disconnected(Side::Cloud),
                 () = &mut deadline => return Err(LinkError::ours("the local broker does not take its messages")),
             }
         }
         Ok(())
-    }
-
-    fn disconnect(&self) {
-        let inner = self.inner.borrow();
-        for link in [&inner.local, &inner.cloud] {
-            if let Some(requests) = &link.requests {
-                // Without room the link is cut instead.
-                let _ = requests.disconnect();
-            }
-        }
-        self.room.notify_one();
     }
 
     fn stopping(&self) -> bool {
@@ -355,6 +364,7 @@ impl<'a> Inner<'a> {
             Event::Message { tag, message } => self.relay.message(side, tag, message, now),
             Event::Acknowledged { id, reason } => self.relay.acknowledged(side, id, reason),
             Event::Written => self.relay.written(side),
+            Event::AckWritten => self.relay.acknowledgement_written(side),
             Event::Subscribed { refused } => self.warn_of_refused(&refused, filters),
             Event::Connected(_) | Event::Disconnected | Event::Other => return,
         }
@@ -381,7 +391,11 @@ impl<'a> Inner<'a> {
                     self.log_set_aside(to, &what);
                     self.setup.board.set_aside(to, what);
                 }
-                Action::Close { side, reason } => self.link(side).end(reason.to_string()),
+                Action::Close { side, reason } => {
+                    let link = self.link(side);
+                    link.fault = Some(reason.to_string());
+                    link.disconnect();
+                }
             }
         }
         self.setup.board.count(self.relay.counters());
@@ -389,14 +403,19 @@ impl<'a> Inner<'a> {
 
     fn request(&mut self, to: Side, request: impl FnOnce(&Requests) -> Result<(), NoRoom>) {
         let link = self.link(to);
-        // The relay has actions only for links that are.
+        // Without a link, or after its DISCONNECT, it is not sent; the relay learns that when the link is reported ended.
         if let Some(Err(NoRoom)) = link.requests.as_ref().map(request) {
-            link.end("more was to be sent than the relay allows".to_owned());
+            link.fault = Some("more was to be sent than the relay allows".to_owned());
+            link.broken.notify_one();
         }
     }
 
-    fn why_broken(&mut self, side: Side) -> LinkError {
-        LinkError::ours(self.link(side).fault.take().unwrap_or_default())
+    /// Why we ended a link: `Ok` if only because the bridge stops.
+    fn why_disconnected(&mut self, side: Side) -> Result<(), LinkError> {
+        self.link(side)
+            .fault
+            .take()
+            .map_or(Ok(()), |fault| Err(LinkError::ours(fault)))
     }
 
     fn change(&mut self, side: Side, state: LinkState, line: Option<String>) {

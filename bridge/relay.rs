@@ -86,7 +86,8 @@ pub enum Action {
         /// The message, as it is on that side.
         message: Message,
     },
-    /// Send the PUBACK of the message that came with this packet identifier.
+    /// Send the PUBACK of the message that came with this packet identifier, and report with
+    /// [`Relay::acknowledgement_written`] that it has left.
     Acknowledge {
         /// On whose link.
         to: Side,
@@ -100,7 +101,7 @@ pub enum Action {
         /// Which, and why.
         what: SetAside,
     },
-    /// End a link, and report that with [`Relay::unlinked`].
+    /// End a link, after what was asked of it before, and report that with [`Relay::unlinked`].
     Close {
         /// Whose.
         side: Side,
@@ -153,7 +154,8 @@ pub enum Reason {
 pub enum CloseReason {
     /// A QoS 2 message came, though nothing is subscribed with QoS 2.
     ExactlyOnce,
-    /// More QoS 1 messages came than the window holds.
+    /// More QoS 1 messages came than the window holds. Those beyond it were left alone, the others have now crossed; the
+    /// session brings the rest on the next link.
     WindowExceeded,
 }
 
@@ -174,7 +176,8 @@ pub struct Counters {
     pub invalid_topic: u64,
     /// Message Expiry Interval passed inside the relay.
     pub expired: u64,
-    /// Messages that may be at the destination twice, because a link ended before their ack.
+    /// Messages that may be at the destination twice, because a link ended before their ack had come. Acks that were
+    /// given, and lost with the source's link, are not seen here.
     pub doubled_possible: u64,
     /// QoS 0 messages dropped: no link, or more at a time than it takes.
     pub dropped: u64,
@@ -208,6 +211,11 @@ pub struct Relay {
 struct Direction {
     rules: Vec<Rule>,
     flow: Flow,
+    /// The source sent more than the window holds. For the sake of their order nothing more is taken from this link, and
+    /// it ends when what was taken is acknowledged: ended at once, it could bring the same ones for ever.
+    overrun: bool,
+    /// Acks given to the source's link and not written there yet.
+    acks_unwritten: usize,
 }
 
 impl Relay {
@@ -218,6 +226,8 @@ impl Relay {
         let direction = |rules| Direction {
             rules,
             flow: Flow::default(),
+            overrun: false,
+            acks_unwritten: 0,
         };
         Self {
             forward: direction(forward),
@@ -244,6 +254,9 @@ impl Relay {
         self.notices.retain(
             |notice| !matches!(notice, Action::Close { side: closing, .. } if *closing == side),
         );
+        let source = self.from(side);
+        source.overrun = false;
+        source.acks_unwritten = 0;
         self.counters.doubled_possible += self.from(side).flow.source_unlinked();
         let lost = self.to(side).flow.destination_unlinked(closed_by_peer);
         self.counters.dropped += lost.dropped;
@@ -259,12 +272,6 @@ impl Relay {
         }
         match message.qos {
             Qos::AtMostOnce => self.message_at_most_once(from, message),
-            Qos::AtLeastOnce if self.from(from).flow.len() >= self.window => {
-                self.notices.push_back(Action::Close {
-                    side: from,
-                    reason: CloseReason::WindowExceeded,
-                });
-            }
             Qos::AtLeastOnce => self.message_at_least_once(from, tag, message, now),
             Qos::ExactlyOnce => {
                 self.notices.push_back(Action::Close {
@@ -290,10 +297,17 @@ impl Relay {
         *self.crossed(side) += 1;
     }
 
+    /// An [`Action::Acknowledge`] has been written to this link.
+    pub fn acknowledgement_written(&mut self, side: Side) {
+        let source = self.from(side);
+        source.acks_unwritten = source.acks_unwritten.saturating_sub(1);
+    }
+
     /// Whether a QoS 1 message from this side would find room.
     ///
-    /// A 3.1.1 cloud knows no Receive Maximum, so its link must not be read while this is false. The local link must
-    /// always be read: with both unread, each would wait for acks that are unread on the other.
+    /// A 3.1.1 cloud knows no Receive Maximum, and some 5.0 brokers exceed it (mosquitto 2.0.11), so the cloud's link is
+    /// better not read while this is false. The local link must always be read: with both unread, each would wait for
+    /// acks that are unread on the other. What comes without room costs its link in the end, not its message.
     #[must_use]
     pub fn accepts(&self, from: Side) -> bool {
         let direction = match from {
@@ -328,6 +342,22 @@ impl Relay {
     }
 
     fn message_at_least_once(&mut self, from: Side, tag: u16, message: Message, now: Millis) {
+        let window = self.window;
+        let source = self.from(from);
+        let held = source.flow.len();
+        // A client that reads faster than it writes would collect acks; a source within its window cannot cause that.
+        if !source.overrun && (held >= window || held + source.acks_unwritten >= 2 * window) {
+            source.overrun = true;
+            if held == 0 {
+                self.notices.push_back(Action::Close {
+                    side: from,
+                    reason: CloseReason::WindowExceeded,
+                });
+            }
+        }
+        if self.from(from).overrun {
+            return;
+        }
         match self.translate(from, message) {
             Translated::Message(message) if message.qos == Qos::AtMostOnce => {
                 self.push_volatile(from, message);
@@ -376,7 +406,15 @@ impl Relay {
 
     fn acknowledge(&mut self, to: Side) -> Option<Action> {
         self.terms(to)?;
-        let tag = self.from(to).flow.pop_done()?;
+        let source = self.from(to);
+        let tag = source.flow.pop_done()?;
+        source.acks_unwritten += 1;
+        if source.overrun && source.flow.len() == 0 {
+            self.notices.push_back(Action::Close {
+                side: to,
+                reason: CloseReason::WindowExceeded,
+            });
+        }
         Some(Action::Acknowledge { to, tag })
     }
 
@@ -480,7 +518,7 @@ impl fmt::Display for CloseReason {
         f.write_str(match self {
             Self::ExactlyOnce => "it sent a QoS 2 message, though subscribed with QoS 1 at most",
             Self::WindowExceeded => {
-                "it sent more unacknowledged messages than the bridge's window holds"
+                "it sent more unacknowledged messages than the bridge announced as its Receive Maximum"
             }
         })
     }

@@ -69,6 +69,7 @@ pub(super) async fn poll(events: &mut EventLoop) -> Result<Raw, LinkError> {
     Ok(match events.poll().await.map_err(error)? {
         Event::Incoming(packet) => incoming(packet),
         Event::Outgoing(Outgoing::Publish(packet_id)) => Raw::Published { packet_id },
+        Event::Outgoing(Outgoing::PubAck(_)) => Raw::AckWritten,
         Event::Outgoing(Outgoing::AwaitAck(_)) => Raw::Collision,
         Event::Outgoing(Outgoing::Disconnect) => Raw::Disconnected,
         Event::Outgoing(_) => Raw::Other,

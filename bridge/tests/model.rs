@@ -2,11 +2,11 @@
 //!
 //! A modelled broker does what a broker does with a durable session: it has a queue of messages for the bridge, sends
 //! them in order within its Receive Maximum, forgets one when its ack comes, and sends the unacknowledged ones again on
-//! the next link. Links have delay in both directions, and are cut at any moment, with all that is on them.
+//! the next link. Every fifth life has brokers that exceed the Receive Maximum. Links have delay in both directions, and are cut at any moment, with all that is on them.
 
 use bytes::Bytes;
 use larder_bridge::message::{Message, Properties};
-use larder_bridge::relay::{Action, Counters, Relay, Side, Terms};
+use larder_bridge::relay::{Action, CloseReason, Counters, Relay, Side, Terms};
 use larder_bridge::rule::Rule;
 use larder_packet::Qos;
 use std::collections::VecDeque;
@@ -94,13 +94,13 @@ impl Life {
             self.step(now);
             self.carry_out(now);
         }
-        for side in [Side::Local, Side::Cloud] {
-            if self.broker(side).link.is_none() {
-                self.link(side);
-            }
-        }
         for now in STEPS.. {
             self.carry_out(now);
+            for side in [Side::Local, Side::Cloud] {
+                if self.broker(side).link.is_none() {
+                    self.link(side);
+                }
+            }
             let moved = [Side::Local, Side::Cloud].map(|side| {
                 let sent = self.send(side);
                 sent | self.arrive_at_bridge(side, now) | self.arrive_at_broker(side)
@@ -199,7 +199,8 @@ impl Life {
 
     /// The broker sends the next message of its queue, within the window that the bridge announced.
     fn send(&mut self, side: Side) -> bool {
-        let window = usize::from(self.window);
+        let careless = self.seed % 5 == 0;
+        let window = usize::from(self.window) * if careless { 3 } else { 1 };
         let broker = self.broker(side);
         let (Some(link), Some(number)) = (&mut broker.link, broker.queue.get(broker.in_flight))
         else {
@@ -256,6 +257,7 @@ impl Life {
                 self.broker(side).delivered.push(number);
             }
             Some(ToBroker::Ack { tag }) => {
+                self.relay.acknowledgement_written(side);
                 let broker = self.broker(side);
                 assert_eq!(
                     tag, broker.tag,
@@ -296,6 +298,13 @@ impl Life {
                     let link =
                         link.unwrap_or_else(|| panic!("seed {seed}: acknowledged without a link"));
                     link.to_broker.push_back(ToBroker::Ack { tag });
+                }
+                Action::Close {
+                    side,
+                    reason: CloseReason::WindowExceeded,
+                } if seed % 5 == 0 => {
+                    while self.arrive_at_broker(side) {}
+                    self.cut(side);
                 }
                 other => panic!("seed {seed}: {other:?}"),
             }

@@ -433,14 +433,40 @@ fn a_side_that_breaks_its_word_loses_its_link() {
             reason: CloseReason::ExactlyOnce
         }]
     );
-    relay.message(Side::Cloud, 1, message("commands/1", Qos::AtLeastOnce), 0);
-    actions(&mut relay, 0);
-    relay.message(Side::Cloud, 2, message("commands/2", Qos::AtLeastOnce), 0);
+}
+
+#[test]
+fn a_side_that_exceeds_the_window_loses_its_link_once_what_was_taken_has_crossed() {
+    let mut relay = linked(2);
+    for tag in 1..=3 {
+        relay.message(
+            Side::Local,
+            tag,
+            message(&format!("plant/{tag}"), Qos::AtLeastOnce),
+            0,
+        );
+    }
+    let ids: Vec<_> = sent(&actions(&mut relay, 0))
+        .iter()
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(ids.len(), 2);
+    relay.acknowledged(Side::Cloud, ids[0], 0);
+    assert_eq!(actions(&mut relay, 0), acks(&[1]));
+    // There is room again, but the third is missing.
+    relay.message(Side::Local, 4, message("plant/4", Qos::AtLeastOnce), 0);
+    relay.acknowledged(Side::Cloud, ids[1], 0);
+    let done = actions(&mut relay, 0);
+    assert_eq!(done[..1], acks(&[2]));
     assert_eq!(
-        actions(&mut relay, 0),
+        done[1..],
         [Action::Close {
-            side: Side::Cloud,
+            side: Side::Local,
             reason: CloseReason::WindowExceeded
         }]
     );
+    relay.unlinked(Side::Local, false);
+    relay.linked(Side::Local, Terms::default());
+    relay.message(Side::Local, 1, message("plant/3", Qos::AtLeastOnce), 0);
+    assert_eq!(sent(&actions(&mut relay, 0)).len(), 1);
 }
