@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod net;
+pub mod observe;
 pub mod record;
 pub mod store;
 pub mod time;

@@ -1,0 +1,3 @@
+//! What Larder tells of itself.
+
+pub mod log;
