@@ -1,0 +1,282 @@
+//! Playing a conversation against a broker.
+
+use crate::broker::Broker;
+use crate::format::{Action, Conversation, Turn};
+use crate::pattern::{Pattern, hex};
+use crate::shorthand::Version;
+use crate::words;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// What differs from run to run.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    /// How long a reply may take.
+    pub(crate) patience: Duration,
+    /// The broker is not Larder: what it announces in a CONNACK of 5.0 is its own affair, and so is whether, and with
+    /// which code, it explains itself before it closes a connection.
+    pub(crate) peer: bool,
+}
+
+/// Plays the conversation; an error says where it went wrong, what was expected, and what came.
+pub(crate) fn play(
+    conversation: &Conversation,
+    broker: &mut Broker,
+    rules: Rules,
+) -> Result<(), String> {
+    let mut links: BTreeMap<&str, Link> = BTreeMap::new();
+    for step in &conversation.steps {
+        let at = |name: &str, why: String| {
+            let Conversation {
+                file,
+                title,
+                clauses,
+                ..
+            } = conversation;
+            format!(
+                "tests/spec/{file}:{}: {name}{why}\n  in “{title}” {}",
+                step.line,
+                clauses.join(" ")
+            )
+        };
+        match &step.action {
+            Action::Wait(duration) => std::thread::sleep(*duration),
+            Action::Restart => {
+                links.clear();
+                broker.restart().map_err(|why| at("", why))?;
+            }
+            Action::Client(name, turn) => {
+                let told = format!("{name} ");
+                let link = match turn {
+                    Turn::Send(_) | Turn::SendSlowly(_) if !links.contains_key(name.as_str()) => {
+                        let link = Link::open(broker.address, rules)
+                            .map_err(|why| at(&told, format!("cannot connect: {why}")))?;
+                        links.entry(name).or_insert(link)
+                    }
+                    _ => links
+                        .get_mut(name.as_str())
+                        .ok_or_else(|| at(&told, "has no connection".into()))?,
+                };
+                link.play(turn, rules).map_err(|why| at(&told, why))?;
+                if matches!(turn, Turn::Closed | Turn::Drops) {
+                    links.remove(name.as_str());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The Client Identifiers that a conversation connects with.
+pub(crate) fn client_identifiers(conversation: &Conversation) -> BTreeSet<Vec<u8>> {
+    let sent = conversation
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Client(_, Turn::Send(bytes) | Turn::SendSlowly(bytes)) => {
+                words::client_identifier(bytes)
+            }
+            _ => None,
+        });
+    sent.filter(|id| !id.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// Ends the sessions of these Client Identifiers, so that the next conversation finds none.
+pub(crate) fn forget(
+    identifiers: &BTreeSet<Vec<u8>>,
+    address: SocketAddr,
+    rules: Rules,
+) -> Result<(), String> {
+    for identifier in identifiers {
+        let length = u8::try_from(identifier.len())
+            .map_err(|_| "a client identifier longer than the runner can tidy away")?;
+        let mut connect = vec![
+            0x10,
+            12 + length,
+            0,
+            4,
+            b'M',
+            b'Q',
+            b'T',
+            b'T',
+            4,
+            0x02,
+            0,
+            60,
+            0,
+            length,
+        ];
+        connect.extend_from_slice(identifier);
+        let mut link = Link::open(address, rules)?;
+        link.send(&connect);
+        // Whether it is accepted is not this step's question; an identifier that is refused has no session.
+        link.packet(rules.patience)
+            .map_err(|got| format!("no CONNACK while tidying up: {}", got.tell(Version::V311)))?;
+        link.send(&[0xE0, 0]);
+    }
+    Ok(())
+}
+
+struct Link {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// Why there is no next packet; with the bytes that came of it.
+enum NoPacket {
+    Silence(Vec<u8>),
+    Closed(Vec<u8>),
+}
+
+impl NoPacket {
+    fn tell(&self, version: Version) -> String {
+        let (what, bytes) = match self {
+            NoPacket::Silence(bytes) => ("nothing in time", bytes),
+            NoPacket::Closed(bytes) => ("the connection was closed", bytes),
+        };
+        if bytes.is_empty() {
+            what.to_owned()
+        } else {
+            format!("{what}, after {}", both(&hex(bytes), bytes, version))
+        }
+    }
+}
+
+impl Link {
+    fn open(address: SocketAddr, rules: Rules) -> Result<Self, String> {
+        let stream = TcpStream::connect_timeout(&address, rules.patience)
+            .map_err(|error| error.to_string())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        stream
+            .set_write_timeout(Some(rules.patience))
+            .map_err(|error| error.to_string())?;
+        Ok(Link {
+            stream,
+            received: Vec::new(),
+        })
+    }
+
+    fn play(&mut self, turn: &Turn, rules: Rules) -> Result<(), String> {
+        match turn {
+            Turn::Send(bytes) => self.send(bytes),
+            Turn::SendSlowly(bytes) => bytes.chunks(1).for_each(|byte| self.send(byte)),
+            Turn::Receive(expected, version) => return self.receive(expected, *version, rules),
+            Turn::Silent => {
+                self.send(&[0xC0, 0]);
+                let mut pingresp = Pattern::default();
+                pingresp.bytes(&[0xD0, 0]);
+                return self.receive(&pingresp, Version::V5, rules);
+            }
+            Turn::Closed => match self.packet(rules.patience) {
+                Err(NoPacket::Closed(bytes)) if bytes.is_empty() => {}
+                Err(got) => {
+                    return Err(format!(
+                        "should have been closed; got {}",
+                        got.tell(Version::V5)
+                    ));
+                }
+                Ok(bytes) => {
+                    return Err(format!(
+                        "should have been closed; got {}",
+                        both(&hex(&bytes), &bytes, Version::V5)
+                    ));
+                }
+            },
+            Turn::Drops => {}
+        }
+        Ok(())
+    }
+
+    /// A failure to send shows in what is received next.
+    fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    fn receive(
+        &mut self,
+        expected: &Pattern,
+        version: Version,
+        rules: Rules,
+    ) -> Result<(), String> {
+        let wanted = both(&expected.hex(), &expected.filled(b'?'), version);
+        let got = match self.packet(rules.patience) {
+            Ok(bytes) if expected.matches(&bytes) => return Ok(()),
+            Ok(bytes) if rules.peer && is_alike(&expected.filled(0), &bytes, version) => {
+                return Ok(());
+            }
+            Err(NoPacket::Closed(bytes))
+                if rules.peer && bytes.is_empty() && is_refusal(&expected.filled(0)) =>
+            {
+                return Ok(());
+            }
+            Ok(bytes) => {
+                let offset = expected.first_difference(&bytes).unwrap_or_default();
+                format!(
+                    "{}\n  differs from byte {offset} on",
+                    both(&hex(&bytes), &bytes, version)
+                )
+            }
+            Err(got) => got.tell(version),
+        };
+        Err(format!(
+            "heard something else\n  expected  {wanted}\n  got       {got}"
+        ))
+    }
+
+    /// The next whole packet, whatever it is.
+    fn packet(&mut self, patience: Duration) -> Result<Vec<u8>, NoPacket> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(length) =
+                words::packet_length(&self.received).filter(|length| *length <= self.received.len())
+            {
+                return Ok(self.received.drain(..length).collect());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return Err(NoPacket::Silence(std::mem::take(&mut self.received)));
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(NoPacket::Closed(std::mem::take(&mut self.received))),
+                Ok(length) => self.received.extend_from_slice(&buffer[..length]),
+                Err(error) => match error.kind() {
+                    std::io::ErrorKind::WouldBlock
+                    | std::io::ErrorKind::TimedOut
+                    | std::io::ErrorKind::Interrupted => {}
+                    _ => return Err(NoPacket::Closed(std::mem::take(&mut self.received))),
+                },
+            }
+        }
+    }
+}
+
+fn both(hex: &str, bytes: &[u8], version: Version) -> String {
+    format!("{hex}\n            {}", words::tell(bytes, version))
+}
+
+/// Both refuse, or both are a CONNACK of 5.0 with the same flags, whatever their properties.
+fn is_alike(expected: &[u8], got: &[u8], version: Version) -> bool {
+    let accepts_alike = version == Version::V5
+        && expected[0] == 0x20
+        && connack_essence(expected) == connack_essence(got);
+    accepts_alike || (expected[0] == got[0] && is_refusal(expected) && is_refusal(got))
+}
+
+/// Whether it is a DISCONNECT, or a CONNACK that does not accept: what announces that the connection will be closed.
+fn is_refusal(bytes: &[u8]) -> bool {
+    bytes[0] == 0xE0
+        || (bytes[0] == 0x20 && connack_essence(bytes).is_some_and(|essence| essence[1] != 0))
+}
+
+/// Flags and Reason Code of a CONNACK.
+fn connack_essence(bytes: &[u8]) -> Option<&[u8]> {
+    let length_bytes = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0)? + 1;
+    bytes.get(1 + length_bytes..3 + length_bytes)
+}
