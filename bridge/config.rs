@@ -12,6 +12,8 @@ use std::time::Duration;
 const PORT: u16 = 1883;
 /// rumqttc takes none below.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
+/// rumqttc reads so many packets, the one that it is in the middle of included, before the first is looked at.
+const PACKETS_PER_READ: u64 = 10;
 /// Room for a full set of headers beside a useful payload.
 const PACKET_MAX_MIN: u32 = 1_024;
 
@@ -79,12 +81,13 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// An upper bound in bytes of what the bridge holds in messages: both windows full of the largest packets, once here
-    /// and once in the client's table of what is unacknowledged. Payloads are shared between the two, topics and
-    /// properties are not.
+    /// An upper bound in bytes of what the bridge holds in messages: in each direction a window of QoS 1 in the relay and
+    /// one in the client's table of what is unacknowledged, a window of QoS 0, and what was read at one go, all of the
+    /// largest packets.
     #[must_use]
     pub fn messages_bytes_max(&self) -> u64 {
-        2 * 2 * u64::from(self.window) * u64::from(self.packet_max)
+        let packets = 3 * u64::from(self.window) + PACKETS_PER_READ;
+        2 * packets * u64::from(self.packet_max)
     }
 
     /// Whether it can be run.

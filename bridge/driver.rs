@@ -150,22 +150,20 @@ impl Driver<'_> {
             if self.stopping() {
                 return;
             }
-            if !delay.is_zero() {
-                let line = format!(
-                    "no link to the {side} ({target}): {}; next attempt in {:.1} s",
-                    error.text,
-                    delay.as_secs_f32()
-                );
-                let until = Instant::now() + delay;
-                let state = LinkState::Waiting {
-                    until,
-                    error: format!("{side}: {}", error.text),
-                };
-                self.inner.borrow_mut().change(side, state, Some(line));
-                tokio::select! {
-                    () = tokio::time::sleep(delay) => {}
-                    () = self.stopped() => return,
-                }
+            let next = if delay.is_zero() {
+                "trying the next address".to_owned()
+            } else {
+                format!("next attempt in {:.1} s", delay.as_secs_f32())
+            };
+            let line = format!("no link to the {side} ({target}): {}; {next}", error.text);
+            let state = LinkState::Waiting {
+                until: Instant::now() + delay,
+                error: format!("{side}: {}", error.text),
+            };
+            self.inner.borrow_mut().change(side, state, Some(line));
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.stopped() => return,
             }
         }
     }

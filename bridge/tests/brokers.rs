@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use larder_bridge::{Config, Handle, LocalAddress, Rule, State, start};
+use larder_bridge::{Config, Handle, LocalAddress, Rule, State, Status, start};
 use larder_packet::{Qos, Version};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
 use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use rumqttc::{Outgoing, Transport};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -174,30 +175,113 @@ fn stops_at_once_whatever_it_is_doing() {
     }
 }
 
+#[test]
+fn a_panic_restarts_the_bridge() {
+    let name = "panic";
+    let (local, cloud) = (Mosquitto::start(name), Mosquitto::start(name));
+    local.make_session(name);
+    let panicked = AtomicBool::new(false);
+    let listener = move |status: Status| {
+        assert!(
+            status.state != State::Linked || panicked.swap(true, Relaxed),
+            "a fault, as this test wants it"
+        );
+    };
+    let config = config(name, Version::V5, cloud.port);
+    let bridge = start(
+        config,
+        LocalAddress::Unix(local.socket.clone()),
+        1,
+        listener,
+    )
+    .unwrap();
+    wait_for(
+        &bridge,
+        |state| matches!(state, State::Waiting { error, .. } if error.contains("fault")),
+    );
+    wait_for(&bridge, |state| *state == State::Linked);
+    bridge.stop();
+}
+
 /// `cargo test -p larder-bridge --release --test brokers -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement: messages per second through the bridge, from a full session"]
 fn throughput() {
-    const MESSAGES: u32 = 30_000;
+    const MESSAGES: u32 = 50_000;
     for (name, version) in [("rate5", Version::V5), ("rate4", Version::V311)] {
-        let (local, cloud) = (Mosquitto::start(name), Mosquitto::start(name));
-        local.make_session(name);
-        publish(local.port, "plant", MESSAGES);
+        let cloud = Mosquitto::start(name);
+        let config = config(name, version, cloud.port);
+        let full = FullSession::start(MESSAGES, config.window);
         let start = Instant::now();
         let bridge = bridge(
-            config(name, version, cloud.port),
-            LocalAddress::Unix(local.socket.clone()),
+            config,
+            LocalAddress::Tcp(format!("127.0.0.1:{}", full.port)),
         );
-        while bridge.status().counters.forwarded < u64::from(MESSAGES) {
-            assert!(start.elapsed() < PATIENCE, "{:?}", bridge.status());
-            thread::sleep(Duration::from_millis(1));
-        }
-        println!(
-            "{name}: {:.0} msg/s",
-            f64::from(MESSAGES) / start.elapsed().as_secs_f64()
-        );
+        full.acknowledged.recv_timeout(PATIENCE).unwrap();
+        let rate = f64::from(MESSAGES) / start.elapsed().as_secs_f64();
+        println!("{name}: {rate:.0} msg/s, each of 256 bytes");
         bridge.stop();
     }
+}
+
+/// A local broker with nothing but one full session, which keeps to the Receive Maximum (mosquitto 2.0.11 does not).
+struct FullSession {
+    port: u16,
+    /// Hears of it when everything has been acknowledged.
+    acknowledged: Receiver<()>,
+}
+
+impl FullSession {
+    fn start(messages: u32, window: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (done, acknowledged) = channel();
+        thread::spawn(move || {
+            let (mut bridge, _) = listener.accept().unwrap();
+            bridge.set_nodelay(true).unwrap();
+            let mut packets = BufReader::new(bridge.try_clone().unwrap());
+            assert_eq!(read_packet_type(&mut packets), 0x10, "CONNECT");
+            // CONNACK with Session Present.
+            bridge.write_all(&[0x20, 3, 1, 0, 0]).unwrap();
+            let (mut sent, mut settled) = (0_u32, 0);
+            while settled < messages {
+                let mut batch = Vec::new();
+                while sent < messages && sent - settled < u32::from(window) {
+                    let id = (sent % 60_000 + 1) as u16;
+                    // PUBLISH, QoS 1, Remaining Length 268: topic of 7 bytes, identifier, no properties, payload.
+                    batch.extend([0x32, 0x8C, 0x02, 0, 7]);
+                    batch.extend(b"plant/1");
+                    batch.extend(id.to_be_bytes());
+                    batch.push(0);
+                    batch.extend([b'x'; 256]);
+                    sent += 1;
+                }
+                bridge.write_all(&batch).unwrap();
+                settled += u32::from(read_packet_type(&mut packets) == 0x40);
+                while packets.buffer().len() >= 4 {
+                    settled += u32::from(read_packet_type(&mut packets) == 0x40);
+                }
+            }
+            done.send(()).unwrap();
+            // Until the DISCONNECT, or whatever comes first.
+            let _ = packets.read(&mut [0; 16]);
+        });
+        Self { port, acknowledged }
+    }
+}
+
+/// Reads a packet of less than 16,384 bytes; returns its first byte.
+fn read_packet_type(packets: &mut impl Read) -> u8 {
+    let mut header = [0; 2];
+    packets.read_exact(&mut header).unwrap();
+    let mut remaining = usize::from(header[1] & 0x7F);
+    if header[1] & 0x80 != 0 {
+        let mut more = [0];
+        packets.read_exact(&mut more).unwrap();
+        remaining += usize::from(more[0]) << 7;
+    }
+    packets.read_exact(&mut vec![0; remaining]).unwrap();
+    header[0]
 }
 
 fn config(name: &str, version: Version, cloud_port: u16) -> Config {
@@ -209,7 +293,7 @@ fn config(name: &str, version: Version, cloud_port: u16) -> Config {
     };
     Config {
         name: name.into(),
-        urls: vec![format!("mqtt://127.0.0.1:{cloud_port}")],
+        urls: vec![format!("mqtt://localhost:{cloud_port}")],
         version,
         client_id: format!("gateway-{name}"),
         username: None,
