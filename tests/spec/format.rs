@@ -47,6 +47,8 @@ pub(crate) enum Turn {
     SendSlowly(Vec<u8>),
     /// The next packet must be this one; the version is for telling it in words.
     Receive(Pattern, Version),
+    /// Some packet must come, whichever it is.
+    Hears,
     /// A PINGREQ must be answered before anything else comes.
     Silent,
     /// The broker must close the connection, and send nothing before.
@@ -266,12 +268,13 @@ fn action(
         (">", false) => Turn::Send(sent(&packet(rest, version)?)?),
         (">>", false) => Turn::SendSlowly(sent(&packet(rest, version)?)?),
         ("<", false) => Turn::Receive(packet(rest, version)?, *version),
+        ("hears", true) => Turn::Hears,
         ("silent", true) => Turn::Silent,
         ("closed", true) => Turn::Closed,
         ("drops", true) => Turn::Drops,
         _ => {
             return Err(format!(
-                "`{text}`: a client can >, >>, <, and be silent, closed, or drop"
+                "`{text}`: a client has >, >>, <, hears, silent, closed and drops"
             ));
         }
     };

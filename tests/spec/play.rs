@@ -92,27 +92,15 @@ pub(crate) fn forget(
     rules: Rules,
 ) -> Result<(), String> {
     for identifier in identifiers {
-        let length = u8::try_from(identifier.len())
-            .map_err(|_| "a client identifier longer than the runner can tidy away")?;
-        let mut connect = vec![
-            0x10,
-            12 + length,
-            0,
-            4,
-            b'M',
-            b'Q',
-            b'T',
-            b'T',
-            4,
-            0x02,
-            0,
-            60,
-            0,
-            length,
-        ];
-        connect.extend_from_slice(identifier);
+        let mut connect = Pattern::default();
+        connect.push(0x10);
+        connect.varint(12 + identifier.len());
+        connect.bytes(b"\0\x04MQTT\x04\x02\0\x3C"); // 3.1.1, Clean Session, Keep Alive 60 s
+        let mut id = Pattern::default();
+        id.bytes(identifier);
+        connect.counted(&id)?;
         let mut link = Link::open(address, rules)?;
-        link.send(&connect);
+        link.send(&connect.filled(0));
         // Whether it is accepted is not this step's question; an identifier that is refused has no session.
         link.packet(rules.patience)
             .map_err(|got| format!("no CONNACK while tidying up: {}", got.tell(Version::V311)))?;
@@ -167,6 +155,12 @@ impl Link {
             Turn::Send(bytes) => self.send(bytes),
             Turn::SendSlowly(bytes) => bytes.chunks(1).for_each(|byte| self.send(byte)),
             Turn::Receive(expected, version) => return self.receive(expected, *version, rules),
+            Turn::Hears => {
+                let heard = self.packet(rules.patience);
+                return heard.map(drop).map_err(|got| {
+                    format!("should have heard something; got {}", got.tell(Version::V5))
+                });
+            }
             Turn::Silent => {
                 self.send(&[0xC0, 0]);
                 let mut pingresp = Pattern::default();
