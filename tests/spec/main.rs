@@ -31,6 +31,11 @@ fn conversations() {
     let all = read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec"))
         .unwrap_or_else(|error| panic!("{error}"));
     let setup = Setup::from_environment().unwrap_or_else(|error| panic!("{error}"));
+    // One that never starts is told once, not for each conversation.
+    setup
+        .broker(&[])
+        .map(drop)
+        .unwrap_or_else(|error| panic!("{error}"));
     let rules = Rules {
         patience: setup.patience(),
         peer: std::env::var_os("LARDER_SPEC_PEER").is_some(),
