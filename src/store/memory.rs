@@ -3,8 +3,8 @@
 
 use super::Noted;
 use crate::record::{
-    Batch, Change, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow, Recovered,
-    RecoveredSession, Seq, SessionKey, SessionRecord, Span, Store, SubscriptionRecord,
+    Batch, Change, DropOldest, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow,
+    Recovered, RecoveredSession, Seq, SessionKey, SessionRecord, Span, Store, SubscriptionRecord,
 };
 use crate::time::ServiceSeconds;
 use larder_packet::Qos;
@@ -180,15 +180,7 @@ impl Disk {
                         stored.queue.remove(&seq);
                     }
                 }
-                Change::DropOldest {
-                    session,
-                    after,
-                    up_to,
-                    messages,
-                    bytes,
-                } => {
-                    dropped.push(self.drop_oldest(session, after, up_to, messages, bytes));
-                }
+                Change::DropOldest(ref oldest) => dropped.push(self.drop_oldest(oldest)),
                 Change::SaveSession {
                     session,
                     client_id,
@@ -253,28 +245,22 @@ impl Disk {
         stored.queue.insert(owe.seq, row);
     }
 
-    fn drop_oldest(
-        &mut self,
-        session: SessionKey,
-        after: Seq,
-        up_to: Seq,
-        messages: u64,
-        bytes: u64,
-    ) -> Dropped {
+    fn drop_oldest(&mut self, oldest: &DropOldest) -> Dropped {
         let mut dropped = Dropped {
-            session,
+            session: oldest.session,
             messages: 0,
             bytes: 0,
         };
-        let Some(stored) = self.sessions.get_mut(&session) else {
+        let Some(stored) = self.sessions.get_mut(&oldest.session) else {
             return dropped;
         };
-        while dropped.messages < messages || dropped.bytes < bytes {
-            let Some((seq, row)) = rows(&stored.queue, after, up_to).next() else {
-                break;
-            };
+        while dropped.messages < oldest.messages || dropped.bytes < oldest.bytes {
+            let next = rows(&stored.queue, oldest.after, oldest.up_to)
+                .nth(oldest.keep as usize)
+                .map(|(seq, row)| (seq, row.message.len()));
+            let Some((seq, len)) = next else { break };
             dropped.messages += 1;
-            dropped.bytes += row.message.len();
+            dropped.bytes += len;
             stored.queue.remove(&seq);
         }
         dropped

@@ -228,14 +228,14 @@ impl Store for Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Stop);
-        self.requests = None;
         // The writer is the last to close, so that it is the one that empties the write-ahead log.
-        for thread in [self.reader.take(), self.writer.take()]
-            .into_iter()
-            .flatten()
-        {
-            let _ = thread.join();
+        self.requests = None;
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let _ = self.commands.send(Command::Stop);
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
         }
     }
 }

@@ -5,12 +5,13 @@ mod apply;
 mod pages;
 mod recover;
 mod salvage;
+mod sessions;
 
 pub(super) use pages::Reader;
 
 use super::{DISK_RESERVE_BYTES, OpenError, SQLITE_HEAP_BYTES, WRITER_CACHE_BYTES};
 use crate::record::{Batch, Change, Dropped, Recovered};
-use rusqlite::types::ToSqlOutput;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
     params,
@@ -221,13 +222,13 @@ impl Database {
     ///
     /// Nobody waits for this, so it is not synchronised: if it is lost, it is done again.
     pub(super) fn purge(&mut self) -> Result<bool, Fault> {
-        let Some(slot) = apply::ended_slot(&self.connection)? else {
+        let Some(slot) = sessions::ended_slot(&self.connection)? else {
             return Ok(false);
         };
         self.limit_pages(false)?;
         self.synchronise(false)?;
         let transaction = begin(&mut self.connection)?;
-        apply::purge(&transaction, slot)?;
+        sessions::purge(&transaction, slot)?;
         transaction.commit()?;
         self.count_wal();
         Ok(true)
@@ -421,6 +422,31 @@ fn slot_of(connection: &Connection, session: u64) -> Result<Option<i64>, Fault> 
     Ok(statement
         .query_row([to_sql(session)], |row| row.get(0))
         .optional()?)
+}
+
+/// An integer column; `None` if it is NULL, or damaged into another type: a damaged row must not fail a batch.
+fn integer(row: &Row<'_>, column: usize) -> Result<Option<i64>, Fault> {
+    match row.get_ref(column)? {
+        ValueRef::Integer(number) => Ok(Some(number)),
+        _ => Ok(None),
+    }
+}
+
+/// A size column, 0 if it is damaged beyond what a size can be.
+fn size(row: &Row<'_>, column: usize) -> Result<u64, Fault> {
+    let size = integer(row, column)?.and_then(|size| u32::try_from(size).ok());
+    Ok(u64::from(size.unwrap_or(0)))
+}
+
+/// A text column, however damaged.
+fn text(row: &Row<'_>, column: usize) -> Result<String, Fault> {
+    let bytes = row.get_ref(column)?.as_bytes().unwrap_or_default();
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// A BLOB column, empty if it is damaged into another type.
+fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], Fault> {
+    Ok(row.get_ref(column)?.as_blob().unwrap_or_default())
 }
 
 /// SQLite's integers are signed: the bits stay.

@@ -38,10 +38,11 @@ pub(super) fn spawn<W: Fn() + Send + 'static>(
 }
 
 struct Writer<W> {
+    /// Before `database`, so that it is closed before.
+    reader: SharedReader,
     database: Database,
     commands: Receiver<Command>,
     outbound: Outbound<W>,
-    reader: SharedReader,
     chores_failed: bool,
 }
 

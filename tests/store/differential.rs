@@ -101,7 +101,8 @@ impl Life {
             6 => fill.unsubscribe(some_key, &format!("filter/{}", random.below(6))),
             7 => {
                 let range = (random.below(last + 1), random.below(last + 5));
-                fill.drop_oldest(some_key, range, random.below(5), random.below(3_000))
+                let keep = u32::try_from(random.below(4)).unwrap();
+                fill.drop_oldest(some_key, keep, range, random.below(5), random.below(3_000))
             }
             8..=10 => fill.settle(some_key, random.below(last + 3)),
             _ => {

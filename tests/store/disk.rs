@@ -187,6 +187,32 @@ fn takes_the_next_good_row_for_a_bad_last_one() {
     assert_eq!(extent.messages, 2_000);
 }
 
+/// A column of a wrong type, too, is a bad row and not a batch that can never be committed.
+#[test]
+fn settles_and_drops_rows_that_are_damaged() {
+    let (mut disk, _) = filled();
+    let somebody = rusqlite::Connection::open(disk.database()).unwrap();
+    let damage = "UPDATE queue SET size = 'x', message = 'y', record = NULL";
+    assert!(
+        somebody.execute_batch(damage).is_err(),
+        "columns are NOT NULL"
+    );
+    let damage = "UPDATE queue SET size = -7, message = 'y', record = 1.5, bytes_before = 'z'";
+    somebody.execute_batch(damage).unwrap();
+    somebody.close().unwrap();
+    assert_eq!(disk.restart().sessions[0].extent.unwrap().messages, 2_000);
+    assert_eq!(disk.read(all_of(1)).bad.len(), 2_000);
+    let fill = Fill::new()
+        .settle(1, 1)
+        .drop_oldest(1, 0, (0, 2_000), 10, 0)
+        .end(2);
+    let dropped = disk.commit(fill.done());
+    assert_eq!((dropped[0].messages, dropped[0].bytes), (10, 0));
+    assert_eq!(disk.read(all_of(1)).bad[0], 12);
+    disk.commit(Fill::new().end(1).done());
+    assert!(disk.restart().sessions.is_empty());
+}
+
 #[test]
 fn mends_a_bad_session_record() {
     let (mut disk, mut bytes) = filled();

@@ -1,8 +1,8 @@
 //! Stores that can be restarted, and a short way to write batches.
 
 use larder::record::{
-    Batch, Change, Dropped, Event, Message, Owe, Page, PageRequest, Recovered, Seq, SessionKey,
-    SessionRecord, Span, Store, SubscriptionRecord, Ticket,
+    Batch, Change, DropOldest, Dropped, Event, Message, Owe, Page, PageRequest, Recovered, Seq,
+    SessionKey, SessionRecord, Span, Store, SubscriptionRecord, Ticket,
 };
 use larder::store::{self, MemoryStore, OpenError, Options, Threads};
 use larder::time::ServiceSeconds;
@@ -360,19 +360,21 @@ impl Fill {
     pub(crate) fn drop_oldest(
         self,
         key: u64,
+        keep: u32,
         range: (Seq, Seq),
         messages: u64,
         bytes: u64,
     ) -> Fill {
         let (after, up_to) = range;
         let session = SessionKey(key);
-        self.change(Change::DropOldest {
+        self.change(Change::DropOldest(DropOldest {
             session,
             after,
+            keep,
             up_to,
             messages,
             bytes,
-        })
+        }))
     }
 
     pub(crate) fn change(mut self, change: Change) -> Fill {

@@ -231,7 +231,7 @@ fn ignores_what_is_not_there(store: &mut dyn Kept) {
         .end(7)
         .reserve(7, 5)
         .subscribe(7, "f", SUBSCRIPTION)
-        .drop_oldest(7, (0, 9), 3, 3);
+        .drop_oldest(7, 0, (0, 9), 3, 3);
     let dropped = store.commit(fill.done());
     assert_eq!(
         dropped,
@@ -261,21 +261,25 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
         bytes: messages * 103,
     };
     let fill = Fill::new()
-        .drop_oldest(1, (5, 20), 3, 0)
-        .drop_oldest(1, (5, 20), 1, 104);
+        .drop_oldest(1, 0, (5, 20), 3, 0)
+        .drop_oldest(1, 0, (5, 20), 1, 104);
     assert_eq!(store.commit(fill.done()), [gone(3), gone(2)]);
     assert_eq!(
         seqs(&store.read(all_of(1))),
         [1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
     );
     let fill = Fill::new()
-        .drop_oldest(1, (5, 12), 1_000, 0)
-        .drop_oldest(1, (5, 20), 0, 0);
+        .drop_oldest(1, 0, (5, 12), 1_000, 0)
+        .drop_oldest(1, 0, (5, 20), 0, 0);
     assert_eq!(store.commit(fill.done()), [gone(2), gone(0)]);
     store.restart();
+    let fill = Fill::new()
+        .drop_oldest(1, 3, (2, 20), 2, 0)
+        .drop_oldest(1, 100, (2, 20), 1, 0);
+    assert_eq!(store.commit(fill.done()), [gone(2), gone(0)]);
     assert_eq!(
         seqs(&store.read(all_of(1))),
-        [1, 2, 3, 4, 5, 13, 14, 15, 16, 17, 18, 19, 20]
+        [1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20]
     );
 }
 
@@ -310,7 +314,7 @@ fn applies_changes_in_their_order(store: &mut dyn Kept) {
         .queue(2, 1..=3, 10)
         .end(2)
         .queue(1, 4..=6, 10)
-        .drop_oldest(1, (0, 6), 1, 0);
+        .drop_oldest(1, 0, (0, 6), 1, 0);
     assert_eq!(store.commit(fill.done())[0].messages, 1);
     assert_eq!(store.restart().sessions.len(), 1);
     assert_eq!(seqs(&store.read(all_of(1))), [3, 4, 5, 6]);

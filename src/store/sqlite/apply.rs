@@ -3,25 +3,23 @@
 use super::super::Noted;
 use super::super::blob::{Flags, MessageRecord, RowRecord, seal, unseal};
 use super::{
-    Connection, ErrorCode, Fault, OptionalExtension, SEQ_MAX, SLOTS, from_sql, params, queue_key,
-    slot_of, to_sql,
+    Connection, ErrorCode, Fault, OptionalExtension, Row, SEQ_MAX, blob, from_sql, integer, params,
+    queue_key, size, slot_of, to_sql,
 };
-use crate::record::{
-    Batch, Change, Dropped, Message, Owe, Seq, SessionKey, SessionRecord, Span, SubscriptionRecord,
-};
+use crate::record::{Batch, Change, DropOldest, Dropped, Message, Owe, Seq, SessionKey, Span};
 use crate::time::ServiceSeconds;
 use std::borrow::Cow;
 
-/// Rows and bytes of an ended session that are removed in one transaction.
-const PURGE_ROWS: u32 = 500;
-const PURGE_BYTES: i64 = 256 << 10;
+/// Room for a record that is kept; what a larger message took is given back, in bytes.
+const RECORD_BYTES_KEPT: usize = 16 << 10;
 
 /// What a connection knows from one batch to the next, and the room in which it works.
 pub(super) struct Memo {
     /// Above all identifiers of shared messages, live or not.
     next_message: i64,
     written_down: WrittenDown,
-    record: Vec<u8>,
+    /// Where a record is encoded.
+    pub(super) record: Vec<u8>,
     shared: Vec<Shared>,
     removed: Vec<i64>,
 }
@@ -60,6 +58,8 @@ impl Memo {
     /// To be called once what [`apply`] returned is committed.
     pub(super) fn keep(&mut self, written_down: WrittenDown) {
         self.written_down = written_down;
+        self.record.clear();
+        self.record.shrink_to(RECORD_BYTES_KEPT);
     }
 }
 
@@ -91,76 +91,37 @@ pub(super) fn apply(
     Ok((application.dropped, application.written_down))
 }
 
-/// A slot whose rows are to be removed.
-pub(super) fn ended_slot(connection: &Connection) -> Result<Option<i64>, Fault> {
-    let mut statement = connection.prepare_cached("SELECT slot FROM ended LIMIT 1")?;
-    Ok(statement.query_row([], |row| row.get(0)).optional()?)
-}
-
-/// Removes the first rows of an ended session, and with the last of them its slot.
-pub(super) fn purge(connection: &Connection, slot: i64) -> Result<(), Fault> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key, size, message FROM queue WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
-    )?;
-    let (first, last) = (queue_key(slot, 0), queue_key(slot, SEQ_MAX));
-    let (mut up_to, mut bytes, mut rows_left) = (None, 0, PURGE_ROWS);
-    let mut messages = Vec::new();
-    let mut rows = statement.query(params![first, last, PURGE_ROWS])?;
-    while let Some(row) = rows.next()? {
-        up_to = Some(row.get::<_, i64>(0)?);
-        bytes += row.get::<_, i64>(1)?;
-        messages.extend(row.get::<_, Option<i64>>(2)?);
-        rows_left -= 1;
-        if bytes >= PURGE_BYTES {
-            break;
-        }
-    }
-    drop(rows);
-    if let Some(up_to) = up_to {
-        remove_rows(connection, first, up_to)?;
-        for message in messages {
-            release(connection, message)?;
-        }
-    }
-    if rows_left > 0 && bytes < PURGE_BYTES {
-        connection
-            .prepare_cached("DELETE FROM ended WHERE slot = ?1")?
-            .execute([slot])?;
-    }
-    Ok(())
-}
-
 /// The `service` row; `None` if it was never written or fails its checksum.
 pub(super) fn read_service(connection: &Connection) -> Result<Option<WrittenDown>, Fault> {
     let mut statement =
         connection.prepare_cached("SELECT seconds, wall, last_session, record FROM service")?;
-    let row = statement
-        .query_row([], |row| {
-            let (seconds, wall, last_session): (i64, Option<i64>, i64) =
-                (row.get(0)?, row.get(1)?, row.get(2)?);
-            let columns = [seconds, wall.unwrap_or(0), last_session];
-            Ok(
-                unseal::<()>(&columns, "", row.get_ref(3)?.as_blob()?).map(|()| WrittenDown {
-                    noted: Noted {
-                        service: ServiceSeconds(from_sql(seconds)),
-                        wall: wall.map(from_sql),
-                    },
-                    last_session: from_sql(last_session),
-                }),
-            )
-        })
-        .optional()?;
-    Ok(row.flatten())
+    let mut rows = statement.query([])?;
+    rows.next()?.map_or(Ok(None), written_down)
+}
+
+fn written_down(row: &Row<'_>) -> Result<Option<WrittenDown>, Fault> {
+    let seconds = integer(row, 0)?.unwrap_or(0);
+    let wall = integer(row, 1)?;
+    let last_session = integer(row, 2)?.unwrap_or(0);
+    let columns = [seconds, wall.unwrap_or(0), last_session];
+    let good = unseal::<()>(&columns, "", blob(row, 3)?);
+    Ok(good.map(|()| WrittenDown {
+        noted: Noted {
+            service: ServiceSeconds(from_sql(seconds)),
+            wall: wall.map(from_sql),
+        },
+        last_session: from_sql(last_session),
+    }))
 }
 
 /// A batch while it is being applied.
-struct Application<'a> {
-    connection: &'a Connection,
-    memo: &'a mut Memo,
-    batch: &'a Batch,
+pub(super) struct Application<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) memo: &'a mut Memo,
+    pub(super) batch: &'a Batch,
     /// The session looked up last, and its slot: changes of one session tend to stand together.
-    slot: (SessionKey, Option<i64>),
-    written_down: WrittenDown,
+    pub(super) slot: (SessionKey, Option<i64>),
+    pub(super) written_down: WrittenDown,
     dropped: Vec<Dropped>,
 }
 
@@ -170,14 +131,8 @@ impl Application<'_> {
             Change::Cancelled => Ok(()),
             Change::Owe(ref owe) => self.owe(owe),
             Change::Settle { session, seq } => self.settle(session, seq),
-            Change::DropOldest {
-                session,
-                after,
-                up_to,
-                messages,
-                bytes,
-            } => {
-                let dropped = self.drop_oldest(session, after, up_to, messages, bytes)?;
+            Change::DropOldest(ref oldest) => {
+                let dropped = self.drop_oldest(oldest)?;
                 self.dropped.push(dropped);
                 Ok(())
             }
@@ -290,41 +245,39 @@ impl Application<'_> {
         let message = self
             .connection
             .prepare_cached("DELETE FROM queue WHERE key = ?1 RETURNING message")?
-            .query_row([key], |row| row.get::<_, Option<i64>>(0))
+            .query_row([key], |row| Ok(integer(row, 0)))
             .optional()?
+            .transpose()?
             .flatten();
         message.map_or(Ok(()), |message| release(self.connection, message))
     }
 
-    fn drop_oldest(
-        &mut self,
-        session: SessionKey,
-        after: Seq,
-        up_to: Seq,
-        messages: u64,
-        bytes: u64,
-    ) -> Result<Dropped, Fault> {
+    fn drop_oldest(&mut self, oldest: &DropOldest) -> Result<Dropped, Fault> {
         let mut dropped = Dropped {
-            session,
+            session: oldest.session,
             messages: 0,
             bytes: 0,
         };
-        let Some(slot) = self.slot(session)? else {
+        let Some(slot) = self.slot(oldest.session)? else {
             return Ok(dropped);
         };
-        let (after, up_to) = (queue_key(slot, after), queue_key(slot, up_to));
+        let (mut after, up_to) = (queue_key(slot, oldest.after), queue_key(slot, oldest.up_to));
         let mut statement = self.connection.prepare_cached(
             "SELECT key, size, message FROM queue WHERE key > ?1 AND key <= ?2 ORDER BY key",
         )?;
         let mut rows = statement.query([after, up_to])?;
+        for _ in 0..oldest.keep {
+            let Some(row) = rows.next()? else { break };
+            after = row.get(0)?;
+        }
         let mut last = after;
         self.memo.removed.clear();
-        while dropped.messages < messages || dropped.bytes < bytes {
+        while dropped.messages < oldest.messages || dropped.bytes < oldest.bytes {
             let Some(row) = rows.next()? else { break };
             last = row.get(0)?;
             dropped.messages += 1;
-            dropped.bytes += from_sql(row.get(1)?);
-            self.memo.removed.extend(row.get::<_, Option<i64>>(2)?);
+            dropped.bytes += size(row, 1)?;
+            self.memo.removed.extend(integer(row, 2)?);
         }
         drop(rows);
         remove_rows(self.connection, after + 1, last)?;
@@ -332,143 +285,6 @@ impl Application<'_> {
             release(self.connection, message)?;
         }
         Ok(dropped)
-    }
-
-    fn save_session(
-        &mut self,
-        session: SessionKey,
-        client_id: Span,
-        record: &SessionRecord,
-    ) -> Result<(), Fault> {
-        let key = to_sql(session.0);
-        let client_id = text(client_id, self.batch);
-        let known = self
-            .connection
-            .prepare_cached("SELECT slot, seq_reserved FROM session WHERE key = ?1")?
-            .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let (slot, seq_reserved) = match known {
-            Some(known) => known,
-            None => (self.free_slot(session)?, 0),
-        };
-        seal(
-            &[key, slot, seq_reserved],
-            &client_id,
-            record,
-            &mut self.memo.record,
-        )?;
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO session VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                key,
-                slot,
-                client_id,
-                seq_reserved,
-                self.memo.record
-            ])?;
-        self.slot = (session, Some(slot));
-        if session.0 > self.written_down.last_session {
-            self.write_down(WrittenDown {
-                noted: Noted::of(self.batch),
-                last_session: session.0,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// A slot that neither a session nor the rows of an ended one have: the key's low bits, or the next free.
-    fn free_slot(&self, session: SessionKey) -> Result<i64, Fault> {
-        let mut taken = self.connection.prepare_cached(
-            "SELECT 1 FROM session WHERE slot = ?1 UNION ALL SELECT 1 FROM ended WHERE slot = ?1",
-        )?;
-        let start = to_sql(session.0) & (SLOTS - 1);
-        for slot in (start..SLOTS).chain(0..start) {
-            if !taken.exists([slot])? {
-                return Ok(slot);
-            }
-        }
-        Err(Fault::Other(format!(
-            "more than {SLOTS} sessions are stored"
-        )))
-    }
-
-    fn reserve(&mut self, session: SessionKey, seq_reserved: Seq) -> Result<(), Fault> {
-        let key = to_sql(session.0);
-        let found = self
-            .connection
-            .prepare_cached(
-                "SELECT slot, client_id, seq_reserved, record FROM session WHERE key = ?1",
-            )?
-            .query_row([key], |row| {
-                let (slot, client_id): (i64, String) = (row.get(0)?, row.get(1)?);
-                let columns = [key, slot, row.get(2)?];
-                let record =
-                    unseal::<SessionRecord>(&columns, &client_id, row.get_ref(3)?.as_blob()?);
-                Ok((slot, client_id, record))
-            })
-            .optional()?;
-        let Some((slot, client_id, record)) = found else {
-            return Ok(());
-        };
-        // A record that has gone bad since recovery is replaced by what recovery would make of it.
-        let record = record.unwrap_or(super::recover::STAND_IN);
-        let seq_reserved = to_sql(seq_reserved);
-        seal(
-            &[key, slot, seq_reserved],
-            &client_id,
-            &record,
-            &mut self.memo.record,
-        )?;
-        self.connection
-            .prepare_cached("UPDATE session SET seq_reserved = ?2, record = ?3 WHERE key = ?1")?
-            .execute(params![key, seq_reserved, self.memo.record])?;
-        Ok(())
-    }
-
-    fn drop_session(&mut self, session: SessionKey) -> Result<(), Fault> {
-        let Some(slot) = self.slot(session)? else {
-            return Ok(());
-        };
-        let key = to_sql(session.0);
-        let connection = self.connection;
-        connection
-            .prepare_cached("DELETE FROM session WHERE key = ?1")?
-            .execute([key])?;
-        connection
-            .prepare_cached("DELETE FROM subscription WHERE session = ?1")?
-            .execute([key])?;
-        connection
-            .prepare_cached(
-                "INSERT INTO ended SELECT ?1 WHERE EXISTS (SELECT 1 FROM queue WHERE key BETWEEN ?2 AND ?3)",
-            )?
-            .execute([slot, queue_key(slot, 0), queue_key(slot, SEQ_MAX)])?;
-        self.slot = (session, None);
-        Ok(())
-    }
-
-    fn subscribe(
-        &mut self,
-        session: SessionKey,
-        filter: Span,
-        record: &SubscriptionRecord,
-    ) -> Result<(), Fault> {
-        if self.slot(session)?.is_none() {
-            return Ok(());
-        }
-        let key = to_sql(session.0);
-        let filter = text(filter, self.batch);
-        seal(&[key], &filter, record, &mut self.memo.record)?;
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO subscription VALUES (?1, ?2, ?3)")?
-            .execute(params![key, filter, self.memo.record])?;
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, session: SessionKey, filter: Span) -> Result<(), Fault> {
-        self.connection
-            .prepare_cached("DELETE FROM subscription WHERE session = ?1 AND filter = ?2")?
-            .execute(params![to_sql(session.0), text(filter, self.batch)])?;
-        Ok(())
     }
 
     fn note(&mut self) -> Result<(), Fault> {
@@ -482,7 +298,7 @@ impl Application<'_> {
         Ok(())
     }
 
-    fn write_down(&mut self, now: WrittenDown) -> Result<(), Fault> {
+    pub(super) fn write_down(&mut self, now: WrittenDown) -> Result<(), Fault> {
         let seconds = to_sql(now.noted.service.0);
         let wall = now.noted.wall.map(to_sql);
         let last_session = to_sql(now.last_session);
@@ -499,7 +315,7 @@ impl Application<'_> {
         Ok(())
     }
 
-    fn slot(&mut self, session: SessionKey) -> Result<Option<i64>, Fault> {
+    pub(super) fn slot(&mut self, session: SessionKey) -> Result<Option<i64>, Fault> {
         if self.slot.0 != session {
             self.slot = (session, slot_of(self.connection, session.0)?);
         }
@@ -517,12 +333,12 @@ fn record_of<'a>(message: &Message, batch: &'a Batch) -> MessageRecord<'a> {
 }
 
 /// Texts come checked; a stray byte must not keep a batch from being committed.
-fn text(span: Span, batch: &Batch) -> Cow<'_, str> {
+pub(super) fn text_of(span: Span, batch: &Batch) -> Cow<'_, str> {
     String::from_utf8_lossy(span.of(&batch.bytes))
 }
 
 /// One row less names a shared message; it goes with the last.
-fn release(connection: &Connection, message: i64) -> Result<(), Fault> {
+pub(super) fn release(connection: &Connection, message: i64) -> Result<(), Fault> {
     let still_owed = connection
         .prepare_cached("UPDATE message SET owed = owed - 1 WHERE id = ?1 AND owed > 1")?
         .execute([message])?;
@@ -534,7 +350,7 @@ fn release(connection: &Connection, message: i64) -> Result<(), Fault> {
     Ok(())
 }
 
-fn remove_rows(connection: &Connection, first: i64, last: i64) -> Result<(), Fault> {
+pub(super) fn remove_rows(connection: &Connection, first: i64, last: i64) -> Result<(), Fault> {
     connection
         .prepare_cached("DELETE FROM queue WHERE key BETWEEN ?1 AND ?2")?
         .execute([first, last])?;

@@ -3,7 +3,8 @@
 use super::super::READER_CACHE_BYTES;
 use super::super::blob::{MessageRecord, RowRecord, unseal};
 use super::{
-    BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, params, queue_key, seq_of, slot_of,
+    BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, params, queue_key,
+    seq_of, slot_of,
 };
 use crate::record::{Message, Page, PageRequest, PageRow, Span};
 use std::path::Path;
@@ -64,21 +65,17 @@ impl Reader {
 
 /// The columns of a queue row that its checksum covers; the row begins with them.
 pub(super) fn row_columns(row: &Row<'_>) -> Result<[i64; 5], Fault> {
-    let message: Option<i64> = row.get(4)?;
-    Ok([
-        row.get(0)?,
-        row.get(1)?,
-        row.get(2)?,
-        row.get(3)?,
-        message.unwrap_or(0),
-    ])
+    let mut columns = [0; 5];
+    for (index, column) in columns.iter_mut().enumerate() {
+        *column = integer(row, index)?.unwrap_or(0);
+    }
+    Ok(columns)
 }
 
 /// Appends a row to `page`; `false` if it, or the shared message that it names, fails its checksum.
 fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<bool, Fault> {
     let columns = row_columns(row)?;
-    let blob = row.get_ref(5)?.as_blob().unwrap_or_default();
-    let Some(record) = unseal::<RowRecord<'_>>(&columns, "", blob) else {
+    let Some(record) = unseal::<RowRecord<'_>>(&columns, "", blob(row, 5)?) else {
         return Ok(false);
     };
     let Some(qos) = record.flags.qos() else {

@@ -3,7 +3,9 @@
 use super::super::blob::{RowRecord, seal, unseal};
 use super::apply::{self, WrittenDown};
 use super::pages::row_columns;
-use super::{Connection, Fault, SEQ_MAX, from_sql, params, queue_key, seq_of, to_sql};
+use super::{
+    Connection, Fault, SEQ_MAX, blob, from_sql, integer, params, queue_key, seq_of, text, to_sql,
+};
 use crate::record::{
     Extent, Recovered, RecoveredSession, Seq, SessionKey, SessionRecord, SubscriptionRecord,
 };
@@ -30,14 +32,13 @@ pub(super) fn recover(connection: &Connection) -> Result<Recovered, Fault> {
         .prepare("SELECT key, slot, seq_reserved, client_id, record FROM session ORDER BY key")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let columns: [i64; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
-        let client_id: String = match row.get_ref(3)?.as_bytes() {
-            Ok(text) => String::from_utf8_lossy(text).into_owned(),
-            Err(_) => String::new(),
-        };
+        let mut columns = [0; 3];
+        for (index, column) in columns.iter_mut().enumerate() {
+            *column = integer(row, index)?.unwrap_or(0);
+        }
+        let client_id = text(row, 3)?;
         let extent = extent(connection, columns[1])?;
-        let blob = row.get_ref(4)?.as_blob().unwrap_or_default();
-        let (record, seq_reserved) = match unseal(&columns, &client_id, blob) {
+        let (record, seq_reserved) = match unseal(&columns, &client_id, blob(row, 4)?) {
             Some(record) => (record, columns[2]),
             None => {
                 told.push(format!(
@@ -100,13 +101,8 @@ fn subscriptions(
     let mut rows = statement.query([session])?;
     let (mut found, mut bad) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
-        let text = row.get_ref(0)?.as_bytes().unwrap_or_default();
-        let filter = String::from_utf8_lossy(text).into_owned();
-        match unseal(
-            &[session],
-            &filter,
-            row.get_ref(1)?.as_blob().unwrap_or_default(),
-        ) {
+        let filter = text(row, 0)?;
+        match unseal(&[session], &filter, blob(row, 1)?) {
             Some(record) => found.push((filter, record)),
             None => bad.push(filter),
         }
@@ -175,8 +171,7 @@ fn end(connection: &Connection, slot: i64, order: &str) -> Result<Option<End>, F
     let mut outermost: Option<End> = None;
     while let Some(row) = rows.next()? {
         let columns = row_columns(row)?;
-        let blob = row.get_ref(5)?.as_blob().unwrap_or_default();
-        let good = unseal::<RowRecord<'_>>(&columns, "", blob).is_some();
+        let good = unseal::<RowRecord<'_>>(&columns, "", blob(row, 5)?).is_some();
         let end = outermost.get_or_insert(End {
             seq: seq_of(columns[0]),
             bad: 0,

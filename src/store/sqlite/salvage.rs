@@ -7,7 +7,7 @@ use super::super::blob::{MessageRecord, RowRecord, unseal};
 use super::pages::row_columns;
 use super::{
     Connection, Database, Fault, OpenFlags, OptionalExtension, Row, SEQ_BITS, ToSqlOutput, begin,
-    connect, params,
+    blob, connect, integer, params,
 };
 use std::fs::{self, File};
 use std::io;
@@ -134,7 +134,7 @@ fn copy_queue(old: &Connection, new: &Connection) -> Result<u64, Fault> {
              WHERE key > {above} ORDER BY key {order}"
         );
         read_while_possible(old, &query, |row| {
-            reached = reached.max(row.get(0)?);
+            reached = reached.max(integer(row, 0)?.unwrap_or(reached));
             if copy_row(old, new, row)? {
                 copied += 1;
                 if copied % ROWS_PER_TRANSACTION == 0 {
@@ -151,8 +151,8 @@ fn copy_queue(old: &Connection, new: &Connection) -> Result<u64, Fault> {
 /// Copies a row, and the shared message that it names, if both are good and its session is there.
 fn copy_row(old: &Connection, new: &Connection, row: &Row<'_>) -> Result<bool, Fault> {
     let columns = row_columns(row)?;
-    let blob = row.get_ref(5)?.as_blob().unwrap_or_default();
-    if unseal::<RowRecord<'_>>(&columns, "", blob).is_none() {
+    let record = blob(row, 5)?;
+    if unseal::<RowRecord<'_>>(&columns, "", record).is_none() {
         return Ok(false);
     }
     let [key, size, messages_before, bytes_before, message] = columns;
@@ -160,7 +160,7 @@ fn copy_row(old: &Connection, new: &Connection, row: &Row<'_>) -> Result<bool, F
     if !session.exists([key >> SEQ_BITS])? {
         return Ok(false);
     }
-    let shared: Option<i64> = row.get(4)?;
+    let shared = integer(row, 4)?;
     if shared.is_some() && !copy_message(old, new, message)? {
         return Ok(false);
     }
@@ -171,7 +171,7 @@ fn copy_row(old: &Connection, new: &Connection, row: &Row<'_>) -> Result<bool, F
             messages_before,
             bytes_before,
             shared,
-            blob
+            record
         ])?;
     Ok(true)
 }
