@@ -1,5 +1,6 @@
 //! Larder, an MQTT broker for the edge of the network.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod net;

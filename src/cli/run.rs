@@ -1,0 +1,224 @@
+//! `larder run`: puts the parts together and turns until it is told to stop.
+
+use super::{EXIT_CONFIG, RunArguments, configuration};
+use crate::broker::{Broker, ConfiguredSession};
+use crate::budget;
+use crate::clock::SystemClock;
+use crate::config::{Bind, BridgeConfig, Config, ShownSize};
+use crate::limits::Limits;
+use crate::net::{Listen, SocketOptions, Sockets};
+use crate::observe;
+use crate::record::{Recovered, SubscriptionRecord};
+use crate::server::Server;
+use crate::store::{self, Threads};
+use crate::time::{Clock, Now};
+use larder_bridge::{Handle, LocalAddress};
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The private socket, in `data_dir`: bridges and administration speak MQTT over it.
+const PRIVATE_SOCKET: &str = "private.sock";
+
+/// Runs the broker until SIGTERM or SIGINT.
+pub fn run(arguments: RunArguments) -> ExitCode {
+    let config = match configuration(arguments) {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    let _log = match observe::log::init(config.log.level) {
+        Ok(guard) => guard,
+        Err(error) => return fail(&error),
+    };
+    match serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error),
+    }
+}
+
+fn fail(error: &(impl Error + ?Sized)) -> ExitCode {
+    // Nobody is left to be told where standard error cannot be written.
+    let _ = writeln!(io::stderr(), "larder: {error}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
+    budget::check(config)?;
+    make_data_dir(&config.data_dir)?;
+    let private = config.data_dir.join(PRIVATE_SOCKET);
+
+    // The store first: its lock says whether somebody else runs here already.
+    let waker = LateWaker::default();
+    let (store, recovered) = store::open(
+        &store::Options { data_dir: config.data_dir.clone(), disk_max: config.store.disk_max },
+        {
+            let waker = waker.clone();
+            move || waker.wake()
+        },
+    )?;
+    if let Some(salvaged) = &recovered.salvaged {
+        log::error!("store: {salvaged}");
+    }
+    let mut clock = SystemClock::new(recovered.service, recovered.wall);
+    let now = clock.now();
+    let broker = recovered_broker(config, &recovered, now);
+
+    let listeners: Vec<Listen> = config.listeners.iter().map(|listener| listen(&listener.bind)).collect();
+    let sockets = Sockets::bind(&listeners, Some(private.clone()), budget::socket_options(config))?;
+    waker.set(sockets.waker());
+    sockets.catch_shutdown()?;
+    announce(config, &sockets, &recovered);
+
+    let mut server = Server::new(sockets, store, broker, now);
+    let bridges = start_bridges(config, &private, now)?;
+    while !server.net().shutdown_requested() {
+        server.turn(&mut clock);
+    }
+    log::info!("stopping: told to");
+    // While they stop, what they still send waits in its sender's session.
+    bridges.into_iter().for_each(Handle::stop);
+    server.shut_down(&mut clock);
+    let (_, store): (Sockets, Threads) = server.into_parts();
+    store.shutdown();
+    log::info!("stopped");
+    Ok(())
+}
+
+/// The core with everything that the store has found and the configuration names, before a listener opens.
+fn recovered_broker(config: &Config, recovered: &Recovered, now: Now) -> Broker {
+    let mut broker = Broker::new(limits(config), seed(), now);
+    broker.recover(recovered, now);
+    let configured: Vec<ConfiguredSession> = config.bridges.iter().map(bridge_session).collect();
+    for client_id in broker.configure(&configured, now) {
+        log::warn!(
+            "session {client_id}: no longer named by the configuration; it keeps its subscriptions and its queue. \
+             Name it again, or connect with its Client Identifier and Clean Start to drop it"
+        );
+    }
+    broker.set_sys_interval(config.sys.interval, now);
+    broker
+}
+
+/// The capacities that the configuration moves.
+#[must_use]
+pub fn limits(config: &Config) -> Limits {
+    let of = &config.limits;
+    let pools = budget::pools(config);
+    Limits {
+        links: of.links,
+        sessions: of.sessions,
+        packet_max: of.packet_max,
+        receive_maximum: of.receive_maximum,
+        window: of.receive_maximum,
+        session_expiry_max: u32::try_from(of.session_expiry_max.as_secs()).unwrap_or(u32::MAX - 1),
+        keep_alive_max: of.keep_alive_max.map(|longest| u16::try_from(longest.as_secs()).unwrap_or(u16::MAX)),
+        subscriptions_per_session: of.subscriptions_per_session,
+        batch_bytes: pools.batch_bytes,
+        buffer_pool_bytes: pools.buffer_bytes,
+        transient_pool_bytes: pools.transient_bytes,
+        disk_max: config.store.disk_max,
+        session_disk_max: config.store.session_disk_max,
+        settle_wait: config.store.settle_wait,
+        park_max: config.store.park_max,
+    }
+}
+
+/// A bridge is a client of a session that the configuration names: what it forwards queues there from the first second.
+fn bridge_session(bridge: &BridgeConfig) -> ConfiguredSession {
+    let subscriptions = bridge.forward.iter().map(|rule| {
+        let record = SubscriptionRecord { qos: rule.qos as u8, no_local: true, ..SubscriptionRecord::default() };
+        (rule.filter.clone(), record)
+    });
+    ConfiguredSession {
+        client_id: format!("$larder/bridge/{}", bridge.name),
+        subscriptions: subscriptions.collect(),
+        disk_max: bridge.disk_max,
+        window: bridge.window,
+    }
+}
+
+fn start_bridges(config: &Config, private: &Path, now: Now) -> Result<Vec<Handle>, Box<dyn Error>> {
+    let mut handles = Vec::with_capacity(config.bridges.len());
+    for bridge in &config.bridges {
+        let bridge = larder_bridge::Config {
+            name: bridge.name.clone(),
+            urls: bridge.urls.clone(),
+            version: bridge.version,
+            client_id: bridge.client_id.clone(),
+            username: bridge.username.clone(),
+            password: bridge.password.as_ref().map(|password| password.0.clone().into_bytes()),
+            forward: bridge.forward.clone(),
+            receive: bridge.receive.clone(),
+            window: bridge.window,
+            packet_max: config.limits.packet_max,
+            keep_alive: bridge.keep_alive,
+            reconnect_min: bridge.reconnect_min,
+            reconnect_max: bridge.reconnect_max,
+        };
+        let local = LocalAddress::Unix(private.to_owned());
+        let seed = seed() ^ now.mono.0;
+        handles.push(larder_bridge::start(bridge, local, seed, |_| {})?);
+    }
+    Ok(handles)
+}
+
+fn listen(bind: &Bind) -> Listen {
+    match bind {
+        Bind::Tcp(address) => Listen::Tcp(*address),
+        Bind::Unix(path) => Listen::Unix(path.clone()),
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(path).map_err(|error| {
+        format!("data_dir {}: cannot be made: {error}; choose another with data_dir or --data", path.display()).into()
+    })
+}
+
+/// Says in one line where it listens and where it keeps its data.
+fn announce(config: &Config, sockets: &Sockets, recovered: &Recovered) {
+    let mut places = Vec::new();
+    for (index, listener) in (0..).zip(&config.listeners) {
+        places.push(sockets.address(index).map_or_else(|| listener.bind.to_string(), |address| address.to_string()));
+    }
+    let queued: u64 = recovered.sessions.iter().filter_map(|session| session.extent).map(|extent| extent.messages).sum();
+    log::info!(
+        "larder {} listens on {}; data in {} ({} sessions, {queued} messages queued, {} used)",
+        env!("CARGO_PKG_VERSION"),
+        places.join(", "),
+        config.data_dir.display(),
+        recovered.sessions.len(),
+        ShownSize(recovered.disk_used),
+    );
+}
+
+/// Not predictable to a peer: it decides assigned Client Identifiers and hash tables.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The store starts before the network whose waker it uses.
+#[derive(Clone, Default)]
+struct LateWaker(std::sync::Arc<std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>>);
+
+impl LateWaker {
+    fn set(&self, wake: impl Fn() + Send + Sync + 'static) {
+        // Set once, by `serve`.
+        let _ = self.0.set(Box::new(wake));
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = self.0.get() {
+            wake();
+        }
+    }
+}
+
+/// Where the private socket of a broker with this data directory is.
+#[must_use]
+pub fn private_socket(data_dir: &Path) -> PathBuf {
+    data_dir.join(PRIVATE_SOCKET)
+}
