@@ -88,6 +88,24 @@ pub struct Owe {
     pub bytes_before: u64,
 }
 
+/// The rows with `after < seq <= up_to`, without the first `keep` of them, are removed from the oldest on until at least
+/// `bytes` bytes and `messages` messages are gone, or none is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropOldest {
+    /// Whose queue.
+    pub session: SessionKey,
+    /// Rows up to this one may have been sent, and stay.
+    pub after: Seq,
+    /// So many rows after that may have been sent before the last start, and stay.
+    pub keep: u32,
+    /// The last row that may go.
+    pub up_to: Seq,
+    /// Messages to remove at least.
+    pub messages: u64,
+    /// Bytes to remove at least ([`Message::len`] each).
+    pub bytes: u64,
+}
+
 /// One change of what is stored. The changes of a batch take effect in their order.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
@@ -102,20 +120,8 @@ pub enum Change {
         /// Which row; one that does not exist is ignored.
         seq: Seq,
     },
-    /// Removes the oldest rows with `after < seq <= up_to` until at least `bytes` bytes and `messages` messages are
-    /// gone, or no row is left there. What went is told in [`Event::Committed`].
-    DropOldest {
-        /// Whose queue.
-        session: SessionKey,
-        /// Rows up to this one may have been sent, and stay.
-        after: Seq,
-        /// The last row that may go.
-        up_to: Seq,
-        /// Messages to remove at least.
-        messages: u64,
-        /// Bytes to remove at least ([`Message::len`] each).
-        bytes: u64,
-    },
+    /// Removes the oldest rows that were never sent. What went is told in [`Event::Committed`].
+    DropOldest(DropOldest),
     /// Creates a session, or replaces its record. Leaves `seq_reserved`, subscriptions and rows as they are; a new
     /// session has none, and `seq_reserved` 0.
     SaveSession {

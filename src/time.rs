@@ -12,7 +12,10 @@ impl Mono {
     /// This instant moved into the future; saturates.
     #[must_use]
     pub fn after(self, duration: Duration) -> Mono {
-        Mono(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+        Mono(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long ago `earlier` was; zero if it lies in the future.
@@ -25,7 +28,19 @@ impl Mono {
 /// Seconds for which the store has been in service, over all starts: the age of what is on disk is counted in these,
 /// so that a board without a real-time clock can expire messages. Time switched off is added only where the wall clock
 /// was synchronised before and after.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct ServiceSeconds(pub u64);
 
 /// The clocks as one turn sees them.

@@ -2,6 +2,7 @@
 
 pub mod check;
 mod machine;
+pub mod run;
 
 use crate::config::{Bind, Config, ConfigError};
 use lexopt::prelude::*;

@@ -6,7 +6,7 @@ use crate::budget;
 use crate::clock::SystemClock;
 use crate::config::{Bind, BridgeConfig, Config, ShownSize};
 use crate::limits::Limits;
-use crate::net::{Listen, SocketOptions, Sockets};
+use crate::net::{Listen, Sockets};
 use crate::observe;
 use crate::record::{Recovered, SubscriptionRecord};
 use crate::server::Server;
@@ -52,7 +52,10 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     // The store first: its lock says whether somebody else runs here already.
     let waker = LateWaker::default();
     let (store, recovered) = store::open(
-        &store::Options { data_dir: config.data_dir.clone(), disk_max: config.store.disk_max },
+        &store::Options {
+            data_dir: config.data_dir.clone(),
+            disk_max: config.store.disk_max,
+        },
         {
             let waker = waker.clone();
             move || waker.wake()
@@ -65,8 +68,16 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     let now = clock.now();
     let broker = recovered_broker(config, &recovered, now);
 
-    let listeners: Vec<Listen> = config.listeners.iter().map(|listener| listen(&listener.bind)).collect();
-    let sockets = Sockets::bind(&listeners, Some(private.clone()), budget::socket_options(config))?;
+    let listeners: Vec<Listen> = config
+        .listeners
+        .iter()
+        .map(|listener| listen(&listener.bind))
+        .collect();
+    let mut sockets = Sockets::bind(
+        &listeners,
+        Some(private.clone()),
+        budget::socket_options(config),
+    )?;
     waker.set(sockets.waker());
     sockets.catch_shutdown()?;
     announce(config, &sockets, &recovered);
@@ -113,8 +124,11 @@ pub fn limits(config: &Config) -> Limits {
         receive_maximum: of.receive_maximum,
         window: of.receive_maximum,
         session_expiry_max: u32::try_from(of.session_expiry_max.as_secs()).unwrap_or(u32::MAX - 1),
-        keep_alive_max: of.keep_alive_max.map(|longest| u16::try_from(longest.as_secs()).unwrap_or(u16::MAX)),
+        keep_alive_max: of
+            .keep_alive_max
+            .map(|longest| u16::try_from(longest.as_secs()).unwrap_or(u16::MAX)),
         subscriptions_per_session: of.subscriptions_per_session,
+        subscription_pool_bytes: pools.subscription_bytes,
         batch_bytes: pools.batch_bytes,
         buffer_pool_bytes: pools.buffer_bytes,
         transient_pool_bytes: pools.transient_bytes,
@@ -128,7 +142,11 @@ pub fn limits(config: &Config) -> Limits {
 /// A bridge is a client of a session that the configuration names: what it forwards queues there from the first second.
 fn bridge_session(bridge: &BridgeConfig) -> ConfiguredSession {
     let subscriptions = bridge.forward.iter().map(|rule| {
-        let record = SubscriptionRecord { qos: rule.qos as u8, no_local: true, ..SubscriptionRecord::default() };
+        let record = SubscriptionRecord {
+            qos: rule.qos as u8,
+            no_local: true,
+            ..SubscriptionRecord::default()
+        };
         (rule.filter.clone(), record)
     });
     ConfiguredSession {
@@ -148,7 +166,10 @@ fn start_bridges(config: &Config, private: &Path, now: Now) -> Result<Vec<Handle
             version: bridge.version,
             client_id: bridge.client_id.clone(),
             username: bridge.username.clone(),
-            password: bridge.password.as_ref().map(|password| password.0.clone().into_bytes()),
+            password: bridge
+                .password
+                .as_ref()
+                .map(|password| password.0.clone().into_bytes()),
             forward: bridge.forward.clone(),
             receive: bridge.receive.clone(),
             window: bridge.window,
@@ -173,7 +194,11 @@ fn listen(bind: &Bind) -> Listen {
 
 fn make_data_dir(path: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(path).map_err(|error| {
-        format!("data_dir {}: cannot be made: {error}; choose another with data_dir or --data", path.display()).into()
+        format!(
+            "data_dir {}: cannot be made: {error}; choose another with data_dir or --data",
+            path.display()
+        )
+        .into()
     })
 }
 
@@ -181,9 +206,18 @@ fn make_data_dir(path: &Path) -> Result<(), Box<dyn Error>> {
 fn announce(config: &Config, sockets: &Sockets, recovered: &Recovered) {
     let mut places = Vec::new();
     for (index, listener) in (0..).zip(&config.listeners) {
-        places.push(sockets.address(index).map_or_else(|| listener.bind.to_string(), |address| address.to_string()));
+        places.push(
+            sockets
+                .address(index)
+                .map_or_else(|| listener.bind.to_string(), |address| address.to_string()),
+        );
     }
-    let queued: u64 = recovered.sessions.iter().filter_map(|session| session.extent).map(|extent| extent.messages).sum();
+    let queued: u64 = recovered
+        .sessions
+        .iter()
+        .filter_map(|session| session.extent)
+        .map(|extent| extent.messages)
+        .sum();
     log::info!(
         "larder {} listens on {}; data in {} ({} sessions, {queued} messages queued, {} used)",
         env!("CARGO_PKG_VERSION"),
@@ -197,7 +231,9 @@ fn announce(config: &Config, sockets: &Sockets, recovered: &Recovered) {
 /// Not predictable to a peer: it decides assigned Client Identifiers and hash tables.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
 }
 
 /// The store starts before the network whose waker it uses.

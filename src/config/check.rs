@@ -19,6 +19,9 @@ const BIND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 1883);
 
 /// The default of `memory_max` is a quarter of the machine, and not more than this.
 const MEMORY_MAX_DEFAULT_CEILING: u64 = 48 << 20;
+/// Of `memory_max`, what is left for links and sessions by default: without this, at so much for a link and two sessions.
+const FIXED_MEMORY: u64 = 14 << 20;
+const LINK_MEMORY: u64 = 34 << 10;
 const LINKS: u32 = 1_000;
 const SESSIONS: u32 = 2_000;
 const PACKET_MAX: u64 = 256 << 10;
@@ -168,10 +171,15 @@ impl Checker<'_> {
                 ),
             ));
         }
+        // A small machine gets as many as fit; what the file says is taken as it is.
+        let fits = memory_max.value.saturating_sub(FIXED_MEMORY) / LINK_MEMORY;
+        let links = u32::try_from(fits).unwrap_or(LINKS).clamp(1, LINKS);
         Ok(Limits {
             memory_max: memory_max.value,
-            links: self.number(table.links, LINKS, 1..=TABLE_MAX)?.value,
-            sessions: self.number(table.sessions, SESSIONS, 1..=TABLE_MAX)?.value,
+            links: self.number(table.links, links, 1..=TABLE_MAX)?.value,
+            sessions: self
+                .number(table.sessions, (2 * links).min(SESSIONS), 1..=TABLE_MAX)?
+                .value,
             // At most PACKET_MAX_MAX.
             packet_max: packet_max.value as u32,
             receive_maximum: self

@@ -210,9 +210,9 @@ impl<W: Write> Writer<W> {
             } else {
                 ("lines", "were")
             };
-            let text =
-                format_args!("{dropped} log {lines} {were} dropped because stderr was not read");
-            let line = line(self.style, SystemTime::now(), Level::Warn, "", text);
+            let text = format!("{dropped} log {lines} {were} dropped because stderr was not read");
+            let now = SystemTime::now();
+            let line = line(self.style, now, Level::Warn, "", format_args!("{text}"));
             let _ = self.to.write_all(&line);
         }
     }

@@ -1,0 +1,29 @@
+//! Full is a decision, and it is made here: whether a message is taken, waits, or is refused.
+
+use super::Broker;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is taken.
+    Admit,
+    /// Its link waits with it: the journal or the disk is full.
+    Wait,
+}
+
+impl Broker {
+    /// All or nothing: a message of `bytes` bytes that is owed to `rows` stored sessions.
+    pub(super) fn admit(&self, bytes: usize, rows: usize) -> Admission {
+        if rows == 0 || (self.journal.has_room(bytes, rows) && self.has_disk_room(bytes as u64)) {
+            Admission::Admit
+        } else {
+            Admission::Wait
+        }
+    }
+
+    /// Room on disk is decided here; beyond it the store keeps a reserve for settlements, which need room to make room.
+    fn has_disk_room(&self, bytes: u64) -> bool {
+        // A row costs its message and up to as much again while pages split.
+        self.disk_used + 2 * (self.journal.pending_bytes() + bytes) <= self.limits.disk_max
+    }
+}

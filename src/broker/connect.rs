@@ -1,0 +1,261 @@
+//! CONNECT: which session the link gets, and the CONNACK [MQTT 3.1, 3.2].
+
+use super::Broker;
+use super::journal::RestsOn;
+use super::link::Phase;
+use super::queue::Queue;
+use super::receive::Flow;
+use super::rules::RESERVED_CLIENT_IDS;
+use super::session::{Drops, Session};
+use super::window::Window;
+use crate::limits::CLIENT_ID_BYTES;
+use crate::net::LinkId;
+use crate::record::{SessionKey, Ticket};
+use crate::time::Now;
+use larder_packet::{
+    ConnAck, Connect, Packet, Properties, Property, PropertyBuf, ReasonCode, Version,
+};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+impl Broker {
+    pub(super) fn handle_connect(&mut self, id: LinkId, connect: &Connect, now: Now) -> Flow {
+        // Room for what it may change: an end, a beginning, a reserve.
+        if !self.journal.has_room(CLIENT_ID_BYTES, 2) {
+            return Flow::Park { refuse: false };
+        }
+        let Some(link) = self.links.get_mut(id) else {
+            return Flow::HangUp;
+        };
+        link.version = connect.version;
+        let private = link.origin.private;
+        if let Err(reason) = acceptable(connect, private) {
+            return self.refuse_connect(id, connect, reason);
+        }
+        let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let expiry_interval = self.session_expiry(connect);
+
+        if let Some(link) = self
+            .sessions
+            .find(client_id)
+            .and_then(|place| self.sessions.get(place)?.link)
+        {
+            // [MQTT-3.1.4-3]; a volatile session ends with its link.
+            self.close(link, ReasonCode::SessionTakenOver, now);
+        }
+        let mut rests_on = RestsOn::Nothing;
+        let mut found = self.sessions.find(client_id);
+        if let Some(place) = found.filter(|_| connect.clean_start) {
+            self.end_session(place, now);
+            rests_on = RestsOn::Ticket(self.journal.ticket());
+            found = None;
+        }
+        let session_present = found.is_some();
+        let place = match found {
+            Some(place) => self.resume_session(place, expiry_interval, now),
+            None if self.sessions.is_full() => {
+                return self.refuse_connect(id, connect, ReasonCode::QuotaExceeded);
+            }
+            None => self.new_session(client_id, expiry_interval, false, now),
+        };
+        let Some(session) = self.sessions.get_mut(place) else {
+            return Flow::HangUp;
+        };
+        if session.queue.is_some() {
+            rests_on = RestsOn::Ticket(session.ticket);
+        }
+        session.link = Some(id);
+
+        let keep_alive = match self.limits.keep_alive_max {
+            Some(max) if connect.keep_alive == 0 || connect.keep_alive > max => max,
+            _ => connect.keep_alive,
+        };
+        let mut properties = PropertyBuf::new();
+        if connect.version == Version::V5 {
+            let asked = connect.properties.session_expiry_interval().unwrap_or(0);
+            if expiry_interval != asked {
+                properties.push(Property::SessionExpiryInterval(expiry_interval));
+            }
+            properties.push(Property::ReceiveMaximum(self.limits.receive_maximum));
+            properties.push(Property::MaximumQos(1));
+            properties.push(Property::RetainAvailable(false));
+            properties.push(Property::MaximumPacketSize(self.limits.packet_max));
+            if let Some(assigned) = &assigned {
+                properties.push(Property::AssignedClientIdentifier(assigned));
+            }
+            properties.push(Property::SharedSubscriptionAvailable(false));
+            if keep_alive != connect.keep_alive {
+                properties.push(Property::ServerKeepAlive(keep_alive));
+            }
+        }
+        let connack = ConnAck {
+            session_present,
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        };
+        let Some(link) = self.links.get_mut(id) else {
+            return Flow::HangUp;
+        };
+        link.phase = Phase::Connecting;
+        link.session = Some(place);
+        link.keep_alive = if keep_alive == 0 {
+            Duration::MAX
+        } else {
+            Duration::from_millis(u64::from(keep_alive) * 1500)
+        };
+        link.receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
+        link.packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        let due = now.mono.after(link.keep_alive);
+        link.acks
+            .connack(&Packet::ConnAck(connack), connect.version, rests_on);
+        self.counters.connects += 1;
+        self.set_silent_timer(id, due);
+        self.note_releasable(id);
+        Flow::Taken
+    }
+
+    fn refuse_connect(&mut self, id: LinkId, connect: &Connect, reason: ReasonCode) -> Flow {
+        log::info!(
+            "link {}: CONNECT of {:?} refused: {}",
+            id.index,
+            connect.client_id,
+            reason.name()
+        );
+        let refusal = ConnAck {
+            session_present: false,
+            reason,
+            properties: Properties::EMPTY,
+        };
+        if let Some(link) = self.links.get_mut(id) {
+            link.outbox.control(
+                &Packet::ConnAck(refusal),
+                connect.version,
+                &mut self.buffers,
+            );
+        }
+        Flow::HangUp
+    }
+
+    /// Seconds for which the session outlives its link; 0: it is volatile.
+    fn session_expiry(&self, connect: &Connect) -> u32 {
+        let asked = match connect.version {
+            Version::V5 => connect.properties.session_expiry_interval().unwrap_or(0),
+            Version::V311 if connect.clean_start => 0,
+            Version::V311 => u32::MAX,
+        };
+        asked.min(self.limits.session_expiry_max)
+    }
+
+    fn new_client_id(&mut self) -> String {
+        loop {
+            let client_id = format!("auto-{:016x}", self.random.next());
+            if self.sessions.find(&client_id).is_none() {
+                return client_id;
+            }
+        }
+    }
+
+    /// Makes a session; a stored one if it is to outlive its link.
+    pub(super) fn new_session(
+        &mut self,
+        client_id: &str,
+        expiry_interval: u32,
+        configured: bool,
+        now: Now,
+    ) -> u32 {
+        let queue = (expiry_interval > 0).then(|| {
+            let key = self.next_key;
+            self.next_key = SessionKey(key.0 + 1);
+            Queue::new(key, self.limits.session_disk_max)
+        });
+        let place = self.sessions.insert(Session {
+            client_id: client_id.into(),
+            link: None,
+            window: Window::new(self.limits.window),
+            transient: VecDeque::new(),
+            volatile_seq: 0,
+            queue,
+            expiry_interval,
+            configured,
+            filters: Vec::new(),
+            ticket: Ticket::default(),
+            timer: None,
+            left: None,
+            left_noted: false,
+            is_dirty: false,
+            matched: (0, 0),
+            drops: Drops::default(),
+        });
+        self.save_session(place, true, now);
+        if let Some(queue) = self
+            .sessions
+            .get_mut(place)
+            .and_then(|session| session.queue.as_mut())
+        {
+            queue.reserve(&mut self.journal, true, now);
+            self.committing.push(place);
+        }
+        place
+    }
+
+    /// Takes up a stored session again; what changes of its record is written.
+    fn resume_session(&mut self, place: u32, expiry_interval: u32, now: Now) -> u32 {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return place;
+        };
+        session.left = None;
+        if let Some(at) = session.timer.take() {
+            self.timers.clear(at, super::Timer::Away(place));
+        }
+        let noted = std::mem::take(&mut session.left_noted);
+        if !session.configured && session.expiry_interval != expiry_interval {
+            session.expiry_interval = expiry_interval;
+        } else if !noted {
+            return place;
+        }
+        self.save_session(place, true, now);
+        place
+    }
+
+    /// The CONNACK has left: the link may be read, and delivered to.
+    pub(super) fn connected(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.phase = Phase::Connected;
+        let place = link.session;
+        let inbox = std::mem::take(&mut link.inbox);
+        if let Some(place) = place {
+            self.note_dirty(place);
+        }
+        self.inbox_packets(id, inbox, now);
+        self.rearm_if_readable(id);
+    }
+}
+
+/// What can be said against a CONNECT without looking at sessions.
+fn acceptable(connect: &Connect, private: bool) -> Result<(), ReasonCode> {
+    if connect.properties.authentication_method().is_some() {
+        return Err(ReasonCode::BadAuthenticationMethod);
+    }
+    if let Some(will) = &connect.will {
+        // A will that could not be kept is refused rather than forgotten.
+        return Err(match connect.version {
+            Version::V5 if will.qos > larder_packet::Qos::AtLeastOnce => {
+                ReasonCode::QosNotSupported
+            }
+            Version::V5 if will.retain => ReasonCode::RetainNotSupported,
+            Version::V5 => ReasonCode::ImplementationSpecificError,
+            Version::V311 => ReasonCode::ServerUnavailable,
+        });
+    }
+    let client_id = connect.client_id;
+    let reserved = client_id.starts_with(RESERVED_CLIENT_IDS) && !private;
+    // A 3.1.1 client without an identifier cannot have a stored session [MQTT 3.1.1 MQTT-3.1.3-8].
+    let nameless = client_id.is_empty() && connect.version == Version::V311 && !connect.clean_start;
+    if reserved || nameless || client_id.len() > CLIENT_ID_BYTES {
+        return Err(ReasonCode::ClientIdentifierNotValid);
+    }
+    Ok(())
+}

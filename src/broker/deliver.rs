@@ -1,0 +1,433 @@
+//! From queues through windows to outboxes, as far as there is room.
+
+use super::journal::{Journal, RowNo};
+use super::link::{Link, Phase};
+use super::outbox::Ready;
+use super::queue::{Next, Queue};
+use super::session::{Drops, Session};
+use super::timers::Timer;
+use super::window::packet_id;
+use super::{Broker, buffers::Buffers};
+use crate::limits::SETTLEMENT_WAIT;
+use crate::record::{Change, Page, PageRequest, Seq};
+use crate::time::{Now, ServiceSeconds};
+use larder_packet::{Delivery, Qos};
+
+/// A message as it is to leave.
+pub(super) struct Outgoing<'a> {
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) topic: &'a [u8],
+    pub(super) properties: &'a [u8],
+    pub(super) payload: &'a [u8],
+    pub(super) subscription_ids: &'a [u8],
+    pub(super) expires_at: Option<ServiceSeconds>,
+}
+
+/// Why a message is never sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Never {
+    Expired,
+    TooLarge,
+}
+
+impl Never {
+    pub(super) fn count(self, drops: &mut Drops) {
+        match self {
+            Never::Expired => drops.expired += 1,
+            Never::TooLarge => drops.too_large += 1,
+        }
+    }
+}
+
+/// What became of a message that was to be sent.
+pub(super) enum Sent {
+    Yes,
+    /// No room now.
+    No,
+    Never(Never),
+}
+
+/// Sends a message of QoS 0, or of a volatile session, which numbers it now.
+pub(super) fn send(
+    link: &mut Link,
+    session: &mut Session,
+    buffers: &mut Buffers,
+    out: &Outgoing,
+    now: Now,
+) -> Sent {
+    if out.qos == Qos::AtMostOnce {
+        return encode(link, buffers, out, None, false, now);
+    }
+    let seq = session.volatile_seq + 1;
+    if !session.window.has_room(link.receive_maximum, seq) {
+        return Sent::No;
+    }
+    let sent = encode(link, buffers, out, Some(seq), false, now);
+    if matches!(sent, Sent::Yes) {
+        session.volatile_seq = seq;
+        session.window.push(seq, RowNo::NONE, 0);
+    }
+    sent
+}
+
+/// Encodes a message into a link's outbox.
+fn encode(
+    link: &mut Link,
+    buffers: &mut Buffers,
+    out: &Outgoing,
+    seq: Option<Seq>,
+    dup: bool,
+    now: Now,
+) -> Sent {
+    if link.phase != Phase::Connected {
+        return Sent::No;
+    }
+    let left = out.expires_at.map(|at| at.0.saturating_sub(now.service.0));
+    if left == Some(0) && !dup {
+        return Sent::Never(Never::Expired);
+    }
+    let delivery = Delivery {
+        dup,
+        qos: out.qos,
+        retain: out.retain,
+        topic: std::str::from_utf8(out.topic).unwrap_or_default(),
+        packet_id: seq.map(packet_id),
+        message_expiry: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
+        subscription_ids: out.subscription_ids,
+        properties: out.properties,
+        payload: out.payload,
+    };
+    // A message that the client cannot take is as good as delivered [MQTT-3.1.2-25].
+    if delivery.encoded_len(link.version) > link.packet_max as usize {
+        return Sent::Never(Never::TooLarge);
+    }
+    if link.outbox.deliver(&delivery, link.version, buffers) {
+        Sent::Yes
+    } else {
+        Sent::No
+    }
+}
+
+impl Broker {
+    /// Lets acknowledgements leave, and fills windows and outboxes.
+    pub fn deliver(&mut self, now: Now) {
+        self.release_acks(now);
+        for _ in 0..self.dirty.len() {
+            let Some(place) = self.dirty.pop_front() else {
+                break;
+            };
+            if let Some(session) = self.sessions.get_mut(place) {
+                session.is_dirty = false;
+                self.deliver_to(place, now);
+            }
+        }
+    }
+
+    /// Lets acknowledgements leave whose ground is durable.
+    fn release_acks(&mut self, now: Now) {
+        while let Some(id) = self.journal.poll_released() {
+            self.releasable.push(id);
+        }
+        while let Some(id) = self.releasable.pop() {
+            self.send_pingresps(id);
+            let Some(link) = self.links.get_mut(id) else {
+                continue;
+            };
+            let mut connected = false;
+            let was_full = !link.acks.has_room();
+            while let Some(ready) = link.acks.leave(&self.journal) {
+                connected |= Ready::is_connack(&ready);
+                self.counters.acknowledged += u64::from(ready.is_success());
+                if let Err(ready) = link
+                    .outbox
+                    .acknowledge(ready, link.version, &mut self.buffers)
+                {
+                    link.acks.put_back(ready);
+                    break;
+                }
+            }
+            if !link.acks.is_empty() && !link.is_waiting {
+                link.is_waiting = true;
+                self.waiting.push(id);
+            }
+            let resumes = was_full
+                && link.acks.has_room()
+                && link.parked.is_some_and(|parked| !parked.refuse);
+            self.note_sending(id);
+            if connected {
+                self.connected(id, now);
+            }
+            if resumes {
+                self.parked.retain(|other| *other != id);
+                self.resume(id, now);
+            }
+        }
+    }
+
+    fn deliver_to(&mut self, place: u32, now: Now) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let Some(id) = session.link else { return };
+        let Some(link) = self
+            .links
+            .get_mut(id)
+            .filter(|link| link.phase == Phase::Connected)
+        else {
+            return;
+        };
+        let mut sent = 0;
+        while let Some(transient) = session.transient.pop_front() {
+            let out = Outgoing {
+                qos: transient.qos,
+                retain: transient.retain,
+                topic: transient.message.topic(),
+                properties: transient.message.properties(),
+                payload: transient.message.payload(),
+                subscription_ids: &transient.subscription_ids,
+                expires_at: transient.message.expires_at,
+            };
+            match send(link, session, &mut self.buffers, &out, now) {
+                Sent::Yes => sent += 1,
+                Sent::No => {
+                    session.transient.push_front(transient);
+                    break;
+                }
+                Sent::Never(why) => {
+                    why.count(&mut session.drops);
+                    why.count(&mut self.counters.drops);
+                }
+            }
+            self.transient_bytes -= transient.message.len();
+        }
+        if let Some(mut queue) = session.queue.take() {
+            let mut delivering = Delivering {
+                link,
+                session,
+                journal: &mut self.journal,
+                buffers: &mut self.buffers,
+                sent: 0,
+                now,
+            };
+            let read = delivering.queue(&mut queue);
+            sent += delivering.sent;
+            queue.drop_page();
+            if session.is_drained_with(&queue, &self.journal) {
+                queue.empty();
+            }
+            session.queue = Some(queue);
+            self.reads.extend(read);
+        }
+        self.counters.publish_sent += sent;
+        if sent > 0 {
+            self.note_sending(id);
+        }
+    }
+
+    /// A page of a queue has been read.
+    pub(super) fn page_read(&mut self, request: PageRequest, page: Result<Page, String>, now: Now) {
+        self.pages_out = self.pages_out.saturating_sub(1);
+        let Some(place) = self.sessions.find_key(request.session) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let Some(queue) = &mut session.queue else {
+            return;
+        };
+        match page {
+            Ok(mut page) => {
+                let bad = std::mem::take(&mut page.bad);
+                if !queue.page_read(request, Some(page)) {
+                    return;
+                }
+                if !bad.is_empty() {
+                    log::error!(
+                        "session {}: {} stored messages are damaged (their checksum does not fit) and were skipped",
+                        session.client_id,
+                        bad.len()
+                    );
+                }
+                for seq in bad {
+                    session.drops.damaged += 1;
+                    self.counters.drops.damaged += 1;
+                    queue.settled(0);
+                    self.journal.record(
+                        Change::Settle {
+                            session: request.session,
+                            seq,
+                        },
+                        false,
+                        now,
+                    );
+                }
+                self.note_dirty(place);
+            }
+            Err(error) => {
+                if queue.page_read(request, None) {
+                    self.counters.read_errors += 1;
+                    log::error!(
+                        "session {}: stored messages cannot be read: {error}. Trying again",
+                        session.client_id
+                    );
+                    self.timers
+                        .set(now.mono.after(SETTLEMENT_WAIT), Timer::Read(place));
+                }
+            }
+        }
+    }
+}
+
+/// What it takes to deliver from a stored session's queue.
+struct Delivering<'a> {
+    link: &'a mut Link,
+    session: &'a mut Session,
+    journal: &'a mut Journal,
+    buffers: &'a mut Buffers,
+    sent: u64,
+    now: Now,
+}
+
+impl Delivering<'_> {
+    /// Sends rows until there is no room, or none is left; gives back the page that is to be read.
+    fn queue(&mut self, queue: &mut Queue) -> Option<PageRequest> {
+        loop {
+            let next = queue.next(
+                self.journal,
+                self.session.window.free(self.link.receive_maximum),
+            );
+            let (seq, row, len, sent) = match next {
+                Next::Wait | Next::Empty => return None,
+                Next::Read(request) => {
+                    queue.asked(request);
+                    return Some(request);
+                }
+                Next::Page(index) => {
+                    let row = queue.page.rows[index];
+                    let out = Outgoing {
+                        qos: row.qos,
+                        retain: row.retain,
+                        topic: row.message.topic.of(&queue.page.bytes),
+                        properties: row.message.properties.of(&queue.page.bytes),
+                        payload: row.message.payload.of(&queue.page.bytes),
+                        subscription_ids: row.subscription_ids.of(&queue.page.bytes),
+                        expires_at: row.message.expires_at,
+                    };
+                    let len = row.message.len();
+                    (
+                        row.seq,
+                        RowNo::NONE,
+                        len,
+                        offer(
+                            self.link,
+                            self.session,
+                            self.buffers,
+                            queue,
+                            row.seq,
+                            &out,
+                            self.now,
+                        ),
+                    )
+                }
+                Next::Journal(no) => {
+                    let view = self.journal.row(no)?;
+                    let out = Outgoing {
+                        qos: view.owe.qos,
+                        retain: view.owe.retain,
+                        topic: view.message.topic.of(view.bytes),
+                        properties: view.message.properties.of(view.bytes),
+                        payload: view.message.payload.of(view.bytes),
+                        subscription_ids: view.owe.subscription_ids.of(view.bytes),
+                        expires_at: view.message.expires_at,
+                    };
+                    let (seq, len) = (view.row.seq, view.message.len());
+                    (
+                        seq,
+                        no,
+                        len,
+                        offer(
+                            self.link,
+                            self.session,
+                            self.buffers,
+                            queue,
+                            seq,
+                            &out,
+                            self.now,
+                        ),
+                    )
+                }
+            };
+            match sent {
+                Offered::NoRoom => return None,
+                Offered::Sent => {
+                    self.session.window.push(seq, row, len);
+                    self.journal.sent(row);
+                    self.sent += 1;
+                }
+                Offered::Resent => {
+                    self.session.window.resent(seq);
+                    self.journal.sent(row);
+                    self.sent += 1;
+                }
+                Offered::Settled => {}
+                Offered::Never(why) => {
+                    if !self.journal.has_room_to_settle() {
+                        return None;
+                    }
+                    why.count(&mut self.session.drops);
+                    queue.settled(u64::from(len));
+                    self.journal.settle(queue.key, seq, row, self.now);
+                }
+            }
+            match next {
+                Next::Page(index) => queue.passed_in_page(index),
+                _ => queue.passed_in_journal(self.journal, seq),
+            }
+        }
+    }
+}
+
+/// What became of a row that was offered to a link.
+enum Offered {
+    /// Sent for the first time since the start.
+    Sent,
+    /// Sent again.
+    Resent,
+    /// It was settled meanwhile, and is passed over.
+    Settled,
+    NoRoom,
+    Never(Never),
+}
+
+fn offer(
+    link: &mut Link,
+    session: &Session,
+    buffers: &mut Buffers,
+    queue: &Queue,
+    seq: Seq,
+    out: &Outgoing,
+    now: Now,
+) -> Offered {
+    let again = queue.was_passed(seq);
+    if again && !session.window.is_to_resend(seq) {
+        return Offered::Settled;
+    }
+    let window = &session.window;
+    let has_room = if again {
+        window.free(link.receive_maximum) > 0
+    } else {
+        window.has_room(link.receive_maximum, seq)
+    };
+    if !has_room {
+        return Offered::NoRoom;
+    }
+    let dup = again || queue.may_have_been_sent(seq);
+    match encode(link, buffers, out, Some(seq), dup, now) {
+        Sent::Yes if again => Offered::Resent,
+        Sent::Yes => Offered::Sent,
+        Sent::No => Offered::NoRoom,
+        Sent::Never(why) => Offered::Never(why),
+    }
+}

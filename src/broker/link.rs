@@ -1,0 +1,150 @@
+//! A link: one connection of a client, from its first byte to its last.
+
+use super::outbox::{Acks, Outbox};
+use crate::net::{LinkId, Origin};
+use crate::time::Mono;
+use larder_packet::Version;
+use std::time::Duration;
+
+/// How far a link has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No CONNECT yet.
+    Opened,
+    /// Connected; the CONNACK waits for the disk. Nothing is read or delivered until it has left [MQTT-3.2.0-1].
+    Connecting,
+    /// Connected.
+    Connected,
+    /// What is in the outbox still leaves, then the link is closed.
+    Closing,
+}
+
+/// Why a link stopped being read while it holds a packet that cannot be taken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parked {
+    pub(super) since: Mono,
+    /// The packet is refused after a time; otherwise it waits as long as it takes.
+    pub(super) refuse: bool,
+}
+
+/// A link.
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) origin: Origin,
+    pub(super) phase: Phase,
+    pub(super) version: Version,
+    /// Bytes of a packet that is not whole, or that is parked, and what came after it.
+    pub(super) inbox: Vec<u8>,
+    /// Length of the packet that begins there, if that is known.
+    pub(super) inbox_needs: usize,
+    pub(super) outbox: Outbox,
+    pub(super) acks: Acks,
+    /// PINGRESPs for which there was no room.
+    pub(super) pings_owed: u16,
+    /// The place of its session.
+    pub(super) session: Option<u32>,
+    /// 1.5 times the Keep Alive; zero: none.
+    pub(super) keep_alive: Duration,
+    pub(super) heard: Mono,
+    /// The timer that is set for it.
+    pub(super) timer: Option<Mono>,
+    pub(super) parked: Option<Parked>,
+    /// The same, while the packet is being tried again.
+    pub(super) retried: Option<Parked>,
+    /// Bytes may be waiting in the socket that were left unread.
+    pub(super) unread: bool,
+    /// The client's Receive Maximum.
+    pub(super) receive_maximum: u16,
+    /// The client's Maximum Packet Size.
+    pub(super) packet_max: u32,
+    /// Whether it stands on the list of links with acknowledgements that wait.
+    pub(super) is_waiting: bool,
+    /// Whether it stands on the list of links with bytes to send.
+    pub(super) is_sending: bool,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, origin: Origin, receive_maximum: u16, now: Mono) -> Link {
+        Link {
+            id,
+            origin,
+            phase: Phase::Opened,
+            version: Version::V311,
+            inbox: Vec::new(),
+            inbox_needs: 0,
+            outbox: Outbox::default(),
+            acks: Acks::new(receive_maximum),
+            pings_owed: 0,
+            session: None,
+            keep_alive: Duration::ZERO,
+            heard: now,
+            timer: None,
+            parked: None,
+            retried: None,
+            unread: false,
+            receive_maximum: u16::MAX,
+            packet_max: u32::MAX,
+            is_waiting: false,
+            is_sending: false,
+        }
+    }
+
+    /// Whether bytes may be read from it now.
+    pub(super) fn is_readable(&self) -> bool {
+        self.parked.is_none()
+            && matches!(self.phase, Phase::Opened | Phase::Connected)
+            && !self.outbox.is_flooded()
+    }
+}
+
+/// All links, by the place that the network gave them.
+pub(super) struct Links {
+    places: Box<[Option<Box<Link>>]>,
+    len: usize,
+}
+
+impl Links {
+    pub(super) fn new(max: u32) -> Links {
+        Links {
+            places: (0..max).map(|_| None).collect(),
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, link: Link) {
+        let place = link.id.index as usize;
+        self.len += 1;
+        self.places[place] = Some(Box::new(link));
+    }
+
+    pub(super) fn remove(&mut self, id: LinkId) -> Option<Box<Link>> {
+        let link = self
+            .places
+            .get_mut(id.index as usize)?
+            .take_if(|link| link.id == id)?;
+        self.len -= 1;
+        Some(link)
+    }
+
+    pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
+        self.places
+            .get(id.index as usize)?
+            .as_deref()
+            .filter(|link| link.id == id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.places
+            .get_mut(id.index as usize)?
+            .as_deref_mut()
+            .filter(|link| link.id == id)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.places.iter().flatten().map(|link| link.id)
+    }
+}

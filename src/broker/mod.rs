@@ -1,0 +1,633 @@
+//! The core: MQTT without I/O. Time, randomness and the outcome of I/O come in as arguments; what is to be done goes out
+//! through `poll_…` and is done by the turn.
+//!
+//! One way through for a message: `receive` takes a PUBLISH from a link's bytes; `publish` routes it, asks `admit`, and
+//! copies it into the `journal` once, with a row in the `queue` of each stored session that it is owed to; `deliver` moves
+//! rows into `window`s and encodes them into `outbox`es; the journal's batch goes to the store; its commit, or the
+//! settlement of every row before it, lets the PUBACK leave.
+
+mod acknowledge;
+mod admit;
+mod buffers;
+mod connect;
+mod counters;
+mod deliver;
+mod journal;
+mod link;
+mod outbox;
+mod publish;
+mod queue;
+mod receive;
+mod recover;
+mod router;
+mod rules;
+mod session;
+mod subscribe;
+mod sys;
+mod timers;
+mod window;
+
+pub use counters::{Counters, Gauges};
+pub(crate) use outbox::acks_bytes;
+/// Bytes of a link, without its buffers and acknowledgements.
+pub(crate) const LINK_BYTES: usize = size_of::<link::Link>() + 64;
+/// Bytes of a session without its window, Client Identifier and subscriptions.
+pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>() + 128;
+/// Bytes of a row in the journal, beside its change.
+pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
+pub use recover::ConfiguredSession;
+pub use session::Drops;
+pub(crate) use window::window_bytes;
+
+use crate::limits::Limits;
+use crate::net::{LinkId, Origin};
+use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionRecord, Ticket};
+use crate::time::{Mono, Now};
+use buffers::Buffers;
+use journal::Journal;
+use larder_packet::{Disconnect, Packet, Properties, ReasonCode, Version};
+use link::{Link, Links, Phase};
+use publish::Targets;
+use router::Router;
+use session::Sessions;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use timers::{Timer, Timers};
+
+/// The broker's core.
+pub struct Broker {
+    limits: Limits,
+    links: Links,
+    sessions: Sessions,
+    router: Router,
+    journal: Journal,
+    timers: Timers,
+    buffers: Buffers,
+    counters: Counters,
+    random: Random,
+    targets: Targets,
+    /// The properties of the message that is being published, without those that do not travel.
+    travelling: Vec<u8>,
+    /// The next session's key.
+    next_key: SessionKey,
+    disk_used: u64,
+    disk_written: u64,
+    /// Bytes of messages that wait in memory.
+    transient_bytes: usize,
+    /// Sessions that may have something to deliver.
+    dirty: VecDeque<u32>,
+    /// Links whose acknowledgements may be able to leave.
+    releasable: Vec<LinkId>,
+    /// Links with acknowledgements that wait for a commit.
+    waiting: Vec<LinkId>,
+    /// Sessions whose queue waits for a commit: a reserve, or a drop.
+    committing: Vec<u32>,
+    /// Links that hold a packet that could not be taken, in the order of their parking.
+    parked: VecDeque<LinkId>,
+    /// Links with bytes to send.
+    sending: Vec<LinkId>,
+    /// Links to be closed once their outbox has been offered to the socket.
+    closing: Vec<LinkId>,
+    /// Links to be read again.
+    rearm: Vec<LinkId>,
+    /// Pages to be read.
+    reads: VecDeque<PageRequest>,
+    /// Pages that are being read.
+    pages_out: usize,
+    /// When `$SYS` is due, and how often.
+    sys_due: Option<Mono>,
+    sys_interval: Option<Duration>,
+    started: Mono,
+}
+
+impl Broker {
+    /// An empty core. `seed` decides all that is random: assigned Client Identifiers and hash tables.
+    #[must_use]
+    pub fn new(limits: Limits, seed: u64, now: Now) -> Broker {
+        let mut random = Random(seed);
+        Broker {
+            links: Links::new(limits.links),
+            sessions: Sessions::new(limits.sessions, random.next()),
+            router: Router::new(random.next()),
+            journal: Journal::new(limits.batch_bytes, limits.batch_changes()),
+            timers: Timers::default(),
+            buffers: Buffers::new(limits.buffer_pool_bytes),
+            counters: Counters::default(),
+            random,
+            targets: Targets::default(),
+            travelling: Vec::new(),
+            next_key: SessionKey(1),
+            disk_used: 0,
+            disk_written: 0,
+            transient_bytes: 0,
+            dirty: VecDeque::new(),
+            releasable: Vec::new(),
+            waiting: Vec::new(),
+            committing: Vec::new(),
+            parked: VecDeque::new(),
+            sending: Vec::new(),
+            closing: Vec::new(),
+            rearm: Vec::new(),
+            reads: VecDeque::new(),
+            pages_out: 0,
+            sys_due: None,
+            sys_interval: None,
+            started: now.mono,
+            limits,
+        }
+    }
+
+    // --- Links ---
+
+    /// A peer has connected.
+    pub fn link_opened(&mut self, id: LinkId, origin: Origin, now: Now) {
+        self.counters.links_opened += 1;
+        self.links
+            .insert(Link::new(id, origin, self.limits.receive_maximum, now.mono));
+        self.set_silent_timer(id, now.mono.after(crate::limits::CONNECT_WAIT));
+    }
+
+    /// A peer was turned away.
+    pub fn link_refused(&mut self) {
+        self.counters.links_refused += 1;
+    }
+
+    /// The link is gone without a DISCONNECT of either side, or the turn has closed it.
+    pub fn link_lost(&mut self, id: LinkId, now: Now) {
+        self.detach(id, now);
+        let Some(mut link) = self.links.remove(id) else {
+            return;
+        };
+        if let Some(at) = link.timer {
+            self.timers.clear(at, Timer::Silent(id));
+        }
+        if let Some(parked) = link.parked.filter(|parked| parked.refuse) {
+            self.timers
+                .clear(parked.since.after(self.limits.park_max), Timer::Parked(id));
+        }
+        self.buffers.give(std::mem::take(&mut link.inbox));
+        link.outbox.discard(&mut self.buffers);
+    }
+
+    /// Closes a link from our side. A 5.0 client that is connected is told why.
+    fn close(&mut self, id: LinkId, reason: ReasonCode, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.phase == Phase::Closing {
+            return;
+        }
+        if link.version == Version::V5 && matches!(link.phase, Phase::Connected) {
+            let disconnect = Packet::Disconnect(Disconnect {
+                reason,
+                properties: Properties::EMPTY,
+            });
+            link.outbox
+                .control(&disconnect, Version::V5, &mut self.buffers);
+        }
+        log::debug!(
+            "link {}: closed: {} (0x{:02X})",
+            id.index,
+            reason.name(),
+            reason as u8
+        );
+        self.hang_up(id, now);
+    }
+
+    /// Closes a link after what is in its outbox.
+    fn hang_up(&mut self, id: LinkId, now: Now) {
+        self.detach(id, now);
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.phase == Phase::Closing {
+            return;
+        }
+        link.phase = Phase::Closing;
+        self.closing.push(id);
+        self.note_sending(id);
+    }
+
+    /// All 5.0 clients are told that the server shuts down, and all links closed.
+    pub fn shut_down(&mut self, now: Now) {
+        let ids: Vec<LinkId> = self.links.ids().collect();
+        for id in ids {
+            self.close(id, ReasonCode::ServerShuttingDown, now);
+        }
+    }
+
+    fn note_sending(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id).filter(|link| !link.is_sending) {
+            link.is_sending = true;
+            self.sending.push(id);
+        }
+    }
+
+    fn note_releasable(&mut self, id: LinkId) {
+        self.releasable.push(id);
+    }
+
+    // --- Sessions ---
+
+    /// Takes a link's session from it: a stored one stays, a volatile one ends.
+    fn detach(&mut self, id: LinkId, now: Now) {
+        let Some(place) = self.links.get_mut(id).and_then(|link| link.session.take()) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        session.link = None;
+        for in_flight in session.window.iter() {
+            self.journal.unsent(in_flight.row);
+        }
+        session.window.link_ended();
+        for transient in session.transient.drain(..) {
+            self.transient_bytes = self.transient_bytes.saturating_sub(transient.message.len());
+        }
+        if session.queue.is_none() || (session.expiry_interval == 0 && !session.configured) {
+            self.end_session(place, now);
+            return;
+        }
+        let first = session.window.first();
+        if let Some(queue) = &mut session.queue {
+            queue.link_ended(place, first, &self.journal);
+        }
+        session.left = Some(now.mono);
+        self.set_away_timer(place);
+    }
+
+    /// Ends a session: its subscriptions go, and all that is owed to it.
+    fn end_session(&mut self, place: u32, now: Now) {
+        let Some(session) = self.sessions.remove(place) else {
+            return;
+        };
+        if let Some(at) = session.timer {
+            self.timers.clear(at, Timer::Away(place));
+        }
+        for filter in &session.filters {
+            self.router.unsubscribe(filter, place);
+        }
+        if let Some(queue) = &session.queue {
+            self.journal.disown(place);
+            self.journal
+                .record(Change::DropSession { session: queue.key }, true, now);
+        }
+    }
+
+    /// Writes a session's record.
+    fn save_session(&mut self, place: u32, urgent: bool, now: Now) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let Some(key) = session.key() else { return };
+        let record = SessionRecord {
+            expiry_interval: session.expiry_interval,
+            left_at: session.left_noted.then_some(now.service),
+            configured: session.configured,
+        };
+        let client_id = self.journal.bytes(session.client_id.as_bytes());
+        session.ticket = self.journal.record(
+            Change::SaveSession {
+                session: key,
+                client_id,
+                record,
+            },
+            urgent,
+            now,
+        );
+    }
+
+    /// Whether something waits to be sent to it.
+    fn has_unsent(&self, place: u32) -> bool {
+        self.sessions.get(place).is_some_and(|session| {
+            !session.transient.is_empty()
+                || session
+                    .queue
+                    .as_ref()
+                    .is_some_and(|queue| !queue.is_drained(&self.journal))
+        })
+    }
+
+    fn note_dirty(&mut self, place: u32) {
+        note_dirty(&mut self.sessions, &mut self.dirty, place);
+    }
+
+    // --- The store ---
+
+    /// What the store has to say.
+    pub fn handle_store(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Committed {
+                batch,
+                dropped,
+                disk_used,
+                written,
+            } => {
+                (self.disk_used, self.disk_written) = (disk_used, written);
+                self.batch_committed(batch, &dropped);
+            }
+            Event::Stalled { error } => {
+                self.counters.store_stalls += 1;
+                log::error!(
+                    "store: cannot write: {error}. Messages of QoS 1 and 2 wait until it can; nothing that was acknowledged is lost"
+                );
+            }
+            Event::PageRead { request, page } => self.page_read(request, page, now),
+        }
+    }
+
+    fn batch_committed(&mut self, batch: Arc<crate::record::Batch>, dropped: &[Dropped]) {
+        let ticket: Ticket = batch.ticket;
+        let (sessions, dirty) = (&mut self.sessions, &mut self.dirty);
+        self.journal.committed(batch, |committed| {
+            let place = committed.row.place;
+            if let Some(queue) = sessions
+                .get_mut(place)
+                .and_then(|session| session.queue.as_mut())
+            {
+                queue.row_committed(committed);
+                if !committed.row.sent {
+                    note_dirty(sessions, dirty, place);
+                }
+            }
+        });
+        for dropped in dropped {
+            let place = self.sessions.find_key(dropped.session);
+            if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
+                log::warn!(
+                    "session {}: its queue is full: the {} oldest messages ({} bytes) were dropped",
+                    session.client_id,
+                    dropped.messages,
+                    dropped.bytes
+                );
+                session.drops.queue_full += dropped.messages;
+                self.counters.drops.queue_full += dropped.messages;
+                if let Some(queue) = &mut session.queue {
+                    queue.dropped(dropped);
+                }
+            }
+        }
+        let mut committing = std::mem::take(&mut self.committing);
+        committing.retain(|place| {
+            let Some(queue) = self
+                .sessions
+                .get_mut(*place)
+                .and_then(|session| session.queue.as_mut())
+            else {
+                return false;
+            };
+            queue.ticket_committed(ticket);
+            note_dirty(&mut self.sessions, &mut self.dirty, *place);
+            self.sessions
+                .get(*place)
+                .and_then(|session| session.queue.as_ref())
+                .is_some_and(|queue| queue.waits_for_commit())
+        });
+        self.committing = committing;
+        self.releasable.append(&mut self.waiting);
+        for id in &self.releasable {
+            if let Some(link) = self.links.get_mut(*id) {
+                link.is_waiting = false;
+            }
+        }
+    }
+
+    /// The next page to be read.
+    pub fn poll_read(&mut self) -> Option<PageRequest> {
+        if self.pages_out >= crate::limits::PAGES {
+            return None;
+        }
+        let request = self.reads.pop_front()?;
+        self.pages_out += 1;
+        Some(request)
+    }
+
+    /// The filling batch, if the store is free and something in it is due.
+    pub fn poll_batch(&mut self, now: Now) -> Option<Arc<crate::record::Batch>> {
+        if self.journal.is_committing() || self.journal.due(self.limits.settle_wait)? > now.mono {
+            return None;
+        }
+        Some(self.journal.submit(now))
+    }
+
+    /// Whether everything recorded is committed, settlements included.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.journal.is_saved()
+    }
+
+    /// Makes everything recorded due at once: the program is about to end.
+    pub fn hurry(&mut self) {
+        self.journal.hurry();
+    }
+
+    // --- Time ---
+
+    /// How long the turn may sleep; `None`: until something happens.
+    #[must_use]
+    pub fn poll_timeout(&mut self, now: Now) -> Option<Duration> {
+        let waits = !self.dirty.is_empty()
+            || !self.releasable.is_empty()
+            || !self.sending.is_empty()
+            || (!self.parked.is_empty() && self.journal.has_made_room());
+        if waits {
+            return Some(Duration::ZERO);
+        }
+        let batch = if self.journal.is_committing() {
+            None
+        } else {
+            self.journal.due(self.limits.settle_wait)
+        };
+        let next = [batch, self.timers.next(), self.sys_due]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(next.since(now.mono))
+    }
+
+    /// Does what is due by now.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.poll(now.mono) {
+            match timer {
+                Timer::Silent(id) => self.link_is_silent(id, now),
+                Timer::Parked(id) => self.park_is_over(id, now),
+                Timer::Away(place) => self.session_is_away(place, now),
+                Timer::Read(place) => self.note_dirty(place),
+            }
+        }
+        self.publish_sys(now);
+    }
+
+    fn set_silent_timer(&mut self, id: LinkId, at: Mono) {
+        if let Some(link) = self.links.get_mut(id) {
+            if let Some(old) = link.timer.replace(at) {
+                self.timers.clear(old, Timer::Silent(id));
+            }
+            self.timers.set(at, Timer::Silent(id));
+        }
+    }
+
+    fn link_is_silent(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.timer = None;
+        match link.phase {
+            Phase::Opened => {
+                log::info!("link {}: closed: no CONNECT came in time", id.index);
+                self.hang_up(id, now);
+            }
+            Phase::Connecting | Phase::Connected => {
+                // A link that we do not read cannot be blamed for its silence.
+                let heard = if link.is_readable() {
+                    link.heard
+                } else {
+                    now.mono
+                };
+                let due = heard.after(link.keep_alive);
+                if due > now.mono {
+                    self.set_silent_timer(id, due);
+                } else {
+                    self.close(id, ReasonCode::KeepAliveTimeout, now);
+                }
+            }
+            Phase::Closing => {}
+        }
+    }
+
+    fn set_away_timer(&mut self, place: u32) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let Some(left) = session.left else { return };
+        if session.configured {
+            return;
+        }
+        let ends = left.after(Duration::from_secs(u64::from(session.expiry_interval)));
+        let noted = (!session.left_noted).then(|| left.after(crate::limits::AWAY_NOTE));
+        let at = noted.map_or(ends, |noted| noted.min(ends));
+        session.timer = Some(at);
+        self.timers.set(at, Timer::Away(place));
+    }
+
+    fn session_is_away(&mut self, place: u32, now: Now) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        session.timer = None;
+        let Some(left) = session.left else { return };
+        if now.mono.since(left) >= Duration::from_secs(u64::from(session.expiry_interval)) {
+            log::info!(
+                "session {}: ended: it was away for longer than its Session Expiry Interval",
+                session.client_id
+            );
+            self.end_session(place, now);
+            return;
+        }
+        session.left_noted = true;
+        self.save_session(place, false, now);
+        self.set_away_timer(place);
+    }
+
+    // --- What the turn does for the core ---
+
+    /// The next link with bytes to send; its outbox is offered to the socket once.
+    pub fn poll_send(&mut self) -> Option<LinkId> {
+        let id = self.sending.pop()?;
+        if let Some(link) = self.links.get_mut(id) {
+            link.is_sending = false;
+        }
+        Some(id)
+    }
+
+    /// What is to be sent on a link.
+    #[must_use]
+    pub fn outbox(&self, id: LinkId) -> &[u8] {
+        self.links.get(id).map_or(&[], |link| link.outbox.pending())
+    }
+
+    /// So many bytes have left.
+    pub fn sent(&mut self, id: LinkId, bytes: usize) {
+        self.counters.bytes_sent += bytes as u64;
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let flooded = link.outbox.is_flooded();
+        link.outbox.advance(bytes, &mut self.buffers);
+        let (session, waits) = (link.session, !link.acks.is_empty() || link.pings_owed > 0);
+        if flooded {
+            self.rearm_if_readable(id);
+        }
+        if let Some(place) = session.filter(|place| self.has_unsent(*place)) {
+            self.note_dirty(place);
+        }
+        if waits {
+            self.note_releasable(id);
+        }
+    }
+
+    /// The socket has room again.
+    pub fn writable(&mut self, id: LinkId) {
+        self.note_sending(id);
+    }
+
+    /// The next link to be closed.
+    pub fn poll_close(&mut self) -> Option<LinkId> {
+        self.closing.pop()
+    }
+
+    /// The next link to be read again.
+    pub fn poll_rearm(&mut self) -> Option<LinkId> {
+        self.rearm.pop()
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What is, now.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges {
+            links: self.links.len() as u64,
+            sessions: self.sessions.len() as u64,
+            subscriptions: self.router.len() as u64,
+            disk_used: self.disk_used,
+            disk_written: self.disk_written,
+            buffers_lent: self.buffers.lent() as u64,
+            ..Gauges::default()
+        };
+        for (_, session) in self.sessions.iter() {
+            gauges.sessions_connected += u64::from(session.link.is_some());
+            if let Some(queue) = &session.queue {
+                gauges.queued_messages += queue.messages;
+                gauges.queued_bytes += queue.bytes;
+            }
+        }
+        gauges
+    }
+}
+
+fn note_dirty(sessions: &mut Sessions, dirty: &mut VecDeque<u32>, place: u32) {
+    if let Some(session) = sessions.get_mut(place).filter(|session| !session.is_dirty) {
+        session.is_dirty = true;
+        dirty.push_back(place);
+    }
+}
+
+/// Randomness from a seed (SplitMix64): the simulator replays it.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+}

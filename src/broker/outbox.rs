@@ -1,0 +1,226 @@
+//! What leaves on a link: the FIFO of acknowledgements that wait, and the bytes on their way to the socket.
+//!
+//! An acknowledgement gets into an outbox in one way only: [`Acks::push`] takes it together with what it rests on, and
+//! [`Acks::leave`] gives it out as [`Ready`] when that is done, in the order of what was acknowledged
+//! [MQTT-4.6.0-2]. PUBACK, SUBACK, UNSUBACK and CONNACK share one FIFO: a second one would let none of them leave earlier
+//! that matters, since a commit completes all that was recorded before it.
+
+use super::buffers::Buffers;
+use super::journal::{Journal, RestsOn};
+use crate::limits::{LINK_OTHER_ACKS, LINK_OUTBOX_BYTES, LINK_OUTBOX_CONTROL_BYTES};
+use larder_packet::{Ack, Delivery, Packet, PacketId, Properties, ReasonCode, Version};
+use std::collections::VecDeque;
+
+/// An acknowledgement.
+enum Kind {
+    PubAck(PacketId, ReasonCode),
+    /// A rarer one, encoded already; `true` for the CONNACK.
+    Encoded(Box<[u8]>, bool),
+}
+
+struct Waiting {
+    kind: Kind,
+    rests_on: RestsOn,
+}
+
+/// An acknowledgement whose ground is durable. Only [`Acks::leave`] makes one.
+pub(super) struct Ready(Kind);
+
+impl Ready {
+    /// Whether it is the CONNACK, after which everything else may leave.
+    pub(super) fn is_connack(&self) -> bool {
+        matches!(self.0, Kind::Encoded(_, true))
+    }
+
+    /// Whether it tells a publisher that its message was taken.
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self.0, Kind::PubAck(_, reason) if !reason.is_error())
+    }
+}
+
+/// The acknowledgements of a link that wait, in their order: as many PUBACKs as the client may wait for, and a few
+/// others. Holds no memory until one has waited.
+pub(super) struct Acks {
+    waiting: VecDeque<Waiting>,
+    capacity: usize,
+    pubacks: u16,
+}
+
+impl Acks {
+    pub(super) fn new(receive_maximum: u16) -> Acks {
+        let capacity = usize::from(receive_maximum) + LINK_OTHER_ACKS;
+        Acks {
+            waiting: VecDeque::new(),
+            capacity,
+            pubacks: 0,
+        }
+    }
+
+    /// PUBACKs that wait.
+    pub(super) fn pubacks(&self) -> u16 {
+        self.pubacks
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether another one fits; while not, the link is not read.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < self.capacity
+    }
+
+    /// A PUBACK, and what it rests on.
+    pub(super) fn puback(&mut self, packet_id: PacketId, reason: ReasonCode, rests_on: RestsOn) {
+        self.pubacks += 1;
+        self.push(Kind::PubAck(packet_id, reason), rests_on);
+    }
+
+    /// A SUBACK or UNSUBACK, and what it rests on.
+    pub(super) fn other(&mut self, packet: &Packet, version: Version, rests_on: RestsOn) {
+        self.push(Kind::Encoded(encoded(packet, version), false), rests_on);
+    }
+
+    /// The CONNACK, and what it rests on.
+    pub(super) fn connack(&mut self, packet: &Packet, version: Version, rests_on: RestsOn) {
+        self.push(Kind::Encoded(encoded(packet, version), true), rests_on);
+    }
+
+    fn push(&mut self, kind: Kind, rests_on: RestsOn) {
+        debug_assert!(self.has_room(), "has_room was asked");
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve_exact(self.capacity);
+        }
+        self.waiting.push_back(Waiting { kind, rests_on });
+    }
+
+    /// The acknowledgement at the head, if what it rests on is done.
+    pub(super) fn leave(&mut self, journal: &Journal) -> Option<Ready> {
+        if !journal.is_done(self.waiting.front()?.rests_on) {
+            return None;
+        }
+        let Waiting { kind, .. } = self.waiting.pop_front()?;
+        self.pubacks -= u16::from(matches!(kind, Kind::PubAck(..)));
+        Some(Ready(kind))
+    }
+
+    /// Takes back an acknowledgement for which the outbox had no room: it is at the head again.
+    pub(super) fn put_back(&mut self, ready: Ready) {
+        self.pubacks += u16::from(matches!(ready.0, Kind::PubAck(..)));
+        self.waiting.push_front(Waiting {
+            kind: ready.0,
+            rests_on: RestsOn::Nothing,
+        });
+    }
+}
+
+fn encoded(packet: &Packet, version: Version) -> Box<[u8]> {
+    let mut bytes = Vec::with_capacity(packet.encoded_len(version));
+    packet.encode(version, &mut bytes);
+    bytes.into_boxed_slice()
+}
+
+/// Bytes that a link's FIFO takes once an acknowledgement has waited.
+#[must_use]
+pub(crate) fn acks_bytes(receive_maximum: u16) -> usize {
+    Acks::new(receive_maximum).capacity * size_of::<Waiting>()
+}
+
+/// Bytes on their way to a link's socket.
+#[derive(Default)]
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    /// Of these, how many have left.
+    left: usize,
+}
+
+impl Outbox {
+    pub(super) fn pending(&self) -> &[u8] {
+        &self.bytes[self.left..]
+    }
+
+    /// So many bytes have left; an empty outbox gives its memory back.
+    pub(super) fn advance(&mut self, bytes: usize, buffers: &mut Buffers) {
+        self.left += bytes;
+        if self.left == self.bytes.len() {
+            self.discard(buffers);
+        }
+    }
+
+    pub(super) fn discard(&mut self, buffers: &mut Buffers) {
+        buffers.give(std::mem::take(&mut self.bytes));
+        self.left = 0;
+    }
+
+    /// Whether so much waits that the link is not to be read.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.pending().len() >= LINK_OUTBOX_BYTES + LINK_OUTBOX_CONTROL_BYTES
+    }
+
+    /// Puts a PUBLISH there; `false` if there is no room now.
+    pub(super) fn deliver(
+        &mut self,
+        delivery: &Delivery,
+        version: Version,
+        buffers: &mut Buffers,
+    ) -> bool {
+        let len = delivery.encoded_len(version);
+        let pending = self.pending().len();
+        if (pending > 0 && pending + len > LINK_OUTBOX_BYTES) || !self.make_room(len, buffers) {
+            return false;
+        }
+        delivery.encode(version, &mut self.bytes);
+        true
+    }
+
+    /// Puts an acknowledgement there; gives it back if there is no memory for it now.
+    pub(super) fn acknowledge(
+        &mut self,
+        ready: Ready,
+        version: Version,
+        buffers: &mut Buffers,
+    ) -> Result<(), Ready> {
+        let written = match &ready.0 {
+            Kind::PubAck(packet_id, reason) => {
+                let ack = Ack {
+                    packet_id: *packet_id,
+                    reason: *reason,
+                    properties: Properties::EMPTY,
+                };
+                self.control(&Packet::PubAck(ack), version, buffers)
+            }
+            Kind::Encoded(bytes, _) => {
+                let has_room = self.make_room(bytes.len(), buffers);
+                if has_room {
+                    self.bytes.extend_from_slice(bytes);
+                }
+                has_room
+            }
+        };
+        if written { Ok(()) } else { Err(ready) }
+    }
+
+    /// Puts a PINGRESP or DISCONNECT there; `false` if there is no memory for it now.
+    pub(super) fn control(
+        &mut self,
+        packet: &Packet,
+        version: Version,
+        buffers: &mut Buffers,
+    ) -> bool {
+        let has_room = self.make_room(packet.encoded_len(version), buffers);
+        if has_room {
+            packet.encode(version, &mut self.bytes);
+        }
+        has_room
+    }
+
+    fn make_room(&mut self, len: usize, buffers: &mut Buffers) -> bool {
+        if self.bytes.capacity() >= self.bytes.len() + len {
+            return true;
+        }
+        self.bytes.drain(..self.left);
+        self.left = 0;
+        let wanted = self.bytes.len() + len;
+        buffers.grow(&mut self.bytes, wanted)
+    }
+}

@@ -1,0 +1,370 @@
+//! PUBLISH from a client: routed, admitted, copied into the journal once, and owed to whom it goes [MQTT 3.3].
+
+use super::admit::Admission;
+use super::deliver::{Outgoing, Sent, send};
+use super::journal::{Content, MessageNo, RestsOn};
+use super::receive::Flow;
+use super::rules::may_publish;
+use super::session::{Held, Transient};
+use super::{Broker, note_dirty};
+use crate::limits::{SESSION_TRANSIENT_MESSAGES, TOPIC_BYTES};
+use crate::net::LinkId;
+use crate::time::{Now, ServiceSeconds};
+use larder_packet::property::id as property_id;
+use larder_packet::{Properties, Property, Publish, Qos, ReasonCode, Version};
+use std::rc::Rc;
+
+/// A session that a message goes to: once, however many of its subscriptions match [MQTT 3.3.4].
+#[derive(Clone, Copy)]
+struct Target {
+    place: u32,
+    /// The lower of the message's QoS and the highest of its matching subscriptions.
+    qos: Qos,
+    /// Where its Subscription Identifiers are in [`Targets::encoded`].
+    ids: (usize, usize),
+}
+
+/// The targets of the message that is being published. The memory is used for the next one again.
+#[derive(Default)]
+pub(super) struct Targets {
+    targets: Vec<Target>,
+    /// (index of the target, Subscription Identifier)
+    identifiers: Vec<(u32, u32)>,
+    /// The Subscription Identifiers of each target, as properties.
+    encoded: Vec<u8>,
+    /// Counts the messages that were routed.
+    number: u64,
+}
+
+/// What became of a message.
+enum Published {
+    /// It was taken.
+    Taken {
+        /// Whether there was anybody to take it.
+        matched: bool,
+        rests_on: RestsOn,
+    },
+    /// There is no room for it now.
+    Wait,
+}
+
+impl Broker {
+    pub(super) fn handle_publish(&mut self, id: LinkId, publish: &Publish, now: Now) -> Flow {
+        let Some(link) = self.links.get(id) else {
+            return Flow::HangUp;
+        };
+        let (version, publisher) = (link.version, link.session);
+        if let Err(reason) = allowed(publish, version) {
+            return Flow::Close(reason);
+        }
+        let exceeds = link.acks.pubacks() >= self.limits.receive_maximum;
+        if version == Version::V5 && publish.qos > Qos::AtMostOnce && exceeds {
+            return Flow::Close(ReasonCode::ReceiveMaximumExceeded);
+        }
+        if publish.topic.len() > TOPIC_BYTES {
+            return self.refuse_publish(id, publish, ReasonCode::TopicNameInvalid);
+        }
+        if !may_publish(publish.topic) {
+            return self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+        }
+
+        let mut travelling = std::mem::take(&mut self.travelling);
+        let content = Content {
+            topic: publish.topic,
+            properties: travelling_properties(publish.properties, &mut travelling),
+            payload: publish.payload,
+            expires_at: publish
+                .properties
+                .message_expiry_interval()
+                .map(|seconds| ServiceSeconds(now.service.0 + u64::from(seconds))),
+        };
+        let published = self.publish(id, publisher, &content, publish.qos, now);
+        self.travelling = travelling;
+
+        let Published::Taken { matched, rests_on } = published else {
+            return Flow::Park { refuse: true };
+        };
+        self.counters.publish_received += 1;
+        if let (Some(packet_id), Some(link)) = (publish.packet_id, self.links.get_mut(id)) {
+            let reason = if matched {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoMatchingSubscribers
+            };
+            link.acks.puback(packet_id, reason, rests_on);
+            self.note_releasable(id);
+        }
+        Flow::Taken
+    }
+
+    /// Refuses a PUBLISH: 5.0 with a Reason Code where the QoS allows one. 3.1.1 has no word for it; what is not
+    /// authorised is acknowledged and dropped, else the link is closed, and the client keeps the message.
+    pub(super) fn refuse_publish(
+        &mut self,
+        id: LinkId,
+        publish: &Publish,
+        reason: ReasonCode,
+    ) -> Flow {
+        self.counters.refused += 1;
+        let Some(link) = self.links.get_mut(id) else {
+            return Flow::HangUp;
+        };
+        let Some(packet_id) = publish.packet_id else {
+            return Flow::Taken;
+        };
+        let reason = match link.version {
+            Version::V5 => reason,
+            Version::V311 if reason == ReasonCode::NotAuthorized => ReasonCode::Success,
+            Version::V311 => return Flow::Close(reason),
+        };
+        link.acks.puback(packet_id, reason, RestsOn::Nothing);
+        self.note_releasable(id);
+        Flow::Taken
+    }
+
+    /// Publishes a message of the server's own, at QoS 0.
+    pub(super) fn publish_own(&mut self, topic: &str, payload: &[u8], now: Now) {
+        let content = Content {
+            topic,
+            properties: &[],
+            payload,
+            expires_at: None,
+        };
+        let nobody = LinkId {
+            index: u32::MAX,
+            generation: 0,
+        };
+        self.publish(nobody, None, &content, Qos::AtMostOnce, now);
+    }
+
+    fn publish(
+        &mut self,
+        id: LinkId,
+        publisher: Option<u32>,
+        content: &Content,
+        qos: Qos,
+        now: Now,
+    ) -> Published {
+        let mut targets = std::mem::take(&mut self.targets);
+        self.route(content.topic, publisher, qos, &mut targets);
+        let published = self.publish_to(&targets, id, content, now);
+        self.targets = targets;
+        published
+    }
+
+    /// Finds the sessions that a message goes to.
+    fn route(&mut self, topic: &str, publisher: Option<u32>, qos: Qos, targets: &mut Targets) {
+        targets.targets.clear();
+        targets.identifiers.clear();
+        targets.encoded.clear();
+        targets.number += 1;
+        let number = targets.number;
+        let sessions = &mut self.sessions;
+        self.router.matches(topic, &mut |subscriber| {
+            let options = subscriber.options;
+            if options.no_local && publisher == Some(subscriber.place) {
+                return;
+            }
+            let Some(session) = sessions.get_mut(subscriber.place) else {
+                return;
+            };
+            let granted = Qos::from_u8(options.qos).unwrap_or_default().min(qos);
+            if session.matched.0 != number {
+                session.matched = (number, targets.targets.len() as u32);
+                targets.targets.push(Target {
+                    place: subscriber.place,
+                    qos: granted,
+                    ids: (0, 0),
+                });
+            }
+            let target = session.matched.1;
+            let known = &mut targets.targets[target as usize];
+            known.qos = known.qos.max(granted);
+            if let Some(identifier) = options.identifier {
+                targets.identifiers.push((target, identifier));
+            }
+        });
+        targets.identifiers.sort_unstable();
+        for (target, identifier) in &targets.identifiers {
+            let ids = &mut targets.targets[*target as usize].ids;
+            if ids.1 == 0 {
+                ids.0 = targets.encoded.len();
+            }
+            Property::SubscriptionIdentifier(*identifier).encode(&mut targets.encoded);
+            ids.1 = targets.encoded.len();
+        }
+    }
+
+    fn publish_to(
+        &mut self,
+        targets: &Targets,
+        id: LinkId,
+        content: &Content,
+        now: Now,
+    ) -> Published {
+        let is_owed = |target: &Target| {
+            target.qos > Qos::AtMostOnce
+                && self
+                    .sessions
+                    .get(target.place)
+                    .is_some_and(|session| session.queue.is_some())
+        };
+        let rows = targets
+            .targets
+            .iter()
+            .filter(|target| is_owed(target))
+            .count();
+        if self.admit(content.len() + targets.encoded.len(), rows) == Admission::Wait {
+            return Published::Wait;
+        }
+        let owed = (rows > 0).then(|| self.journal.message(content, id));
+        let mut held = None;
+        for target in &targets.targets {
+            let ids = &targets.encoded[target.ids.0..target.ids.1];
+            match owed.filter(|_| target.qos > Qos::AtMostOnce) {
+                Some(message) if self.is_stored(target.place) => {
+                    self.owe(target, message, content, ids, now)
+                }
+                _ => self.offer(target, content, ids, &mut held, now),
+            }
+        }
+        Published::Taken {
+            matched: !targets.targets.is_empty(),
+            rests_on: owed.map_or(RestsOn::Nothing, RestsOn::Message),
+        }
+    }
+
+    fn is_stored(&self, place: u32) -> bool {
+        self.sessions
+            .get(place)
+            .is_some_and(|session| session.queue.is_some())
+    }
+
+    /// Owes the message to a stored session.
+    fn owe(
+        &mut self,
+        target: &Target,
+        message: MessageNo,
+        content: &Content,
+        ids: &[u8],
+        now: Now,
+    ) {
+        let place = target.place;
+        let Some(queue) = self
+            .sessions
+            .get_mut(place)
+            .and_then(|session| session.queue.as_mut())
+        else {
+            return;
+        };
+        let waited = queue.waits_for_commit();
+        queue.append(
+            &mut self.journal,
+            place,
+            message,
+            content.len() as u64,
+            target.qos,
+            ids,
+            now,
+        );
+        queue.drop_oldest_above_max(&mut self.journal, now);
+        if !waited && queue.waits_for_commit() {
+            self.committing.push(place);
+        }
+        note_dirty(&mut self.sessions, &mut self.dirty, place);
+    }
+
+    /// Gives the message to a session that is not owed it: at once if it can take it, else it waits in memory.
+    fn offer(
+        &mut self,
+        target: &Target,
+        content: &Content,
+        ids: &[u8],
+        held: &mut Option<Rc<Held>>,
+        now: Now,
+    ) {
+        let Some(session) = self.sessions.get_mut(target.place) else {
+            return;
+        };
+        let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
+            session.drops.away += 1;
+            self.counters.drops.away += 1;
+            return;
+        };
+        if session.transient.is_empty() {
+            let outgoing = Outgoing {
+                qos: target.qos,
+                retain: false,
+                topic: content.topic.as_bytes(),
+                properties: content.properties,
+                payload: content.payload,
+                subscription_ids: ids,
+                expires_at: content.expires_at,
+            };
+            match send(link, session, &mut self.buffers, &outgoing, now) {
+                Sent::Yes => {
+                    self.counters.publish_sent += 1;
+                    let id = link.id;
+                    self.note_sending(id);
+                    return;
+                }
+                Sent::No => {}
+                Sent::Never(why) => {
+                    why.count(&mut session.drops);
+                    why.count(&mut self.counters.drops);
+                    return;
+                }
+            }
+        }
+        let fits = session.transient.len() < SESSION_TRANSIENT_MESSAGES
+            && self.transient_bytes + content.len() <= self.limits.transient_pool_bytes;
+        if !fits {
+            session.drops.overflow += 1;
+            self.counters.drops.overflow += 1;
+            return;
+        }
+        let message = Rc::clone(held.get_or_insert_with(|| Rc::new(Held::new(content))));
+        self.transient_bytes += message.len();
+        session.transient.push_back(Transient {
+            message,
+            qos: target.qos,
+            retain: false,
+            subscription_ids: ids.into(),
+        });
+    }
+}
+
+/// What this version does not take, and has said so in its CONNACK.
+fn allowed(publish: &Publish, version: Version) -> Result<(), ReasonCode> {
+    if publish.qos == Qos::ExactlyOnce {
+        return Err(ReasonCode::QosNotSupported);
+    }
+    if version == Version::V311 {
+        return Ok(());
+    }
+    if publish.retain {
+        return Err(ReasonCode::RetainNotSupported);
+    }
+    if publish.properties.topic_alias().is_some() {
+        return Err(ReasonCode::TopicAliasInvalid);
+    }
+    if publish.properties.subscription_identifier().is_some() {
+        // [MQTT-3.3.4-6]
+        return Err(ReasonCode::ProtocolError);
+    }
+    Ok(())
+}
+
+/// The properties that go on to subscribers as they are, in their order [MQTT-3.3.2-17].
+fn travelling_properties<'a>(properties: Properties<'a>, copy: &'a mut Vec<u8>) -> &'a [u8] {
+    if properties.message_expiry_interval().is_none() {
+        return properties.as_bytes();
+    }
+    copy.clear();
+    for (id, encoded) in properties.iter_raw() {
+        if id != property_id::MESSAGE_EXPIRY_INTERVAL {
+            copy.extend_from_slice(encoded);
+        }
+    }
+    copy
+}

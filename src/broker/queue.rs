@@ -1,0 +1,346 @@
+//! The queue of a stored session: rows on disk, then rows in the committing batch, then rows in the filling one.
+//!
+//! In memory it is a few numbers and at most one page. `cursor` is the last row that went into the window of the present
+//! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
+
+use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
+use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
+use crate::record::{
+    Change, DropOldest, Dropped, Page, PageRequest, RecoveredSession, Seq, SessionKey, Ticket,
+};
+use crate::time::Now;
+use larder_packet::Qos;
+
+/// Where the next row of a queue is.
+pub(super) enum Next {
+    /// In the page: the index of its row.
+    Page(usize),
+    /// In the journal.
+    Journal(RowNo),
+    /// On disk: this is to be read first.
+    Read(PageRequest),
+    /// Not to be had now: a page, a commit or a drop is under way.
+    Wait,
+    /// There is none.
+    Empty,
+}
+
+/// A stored session's queue.
+pub(super) struct Queue {
+    pub(super) key: SessionKey,
+    /// The number of the next row.
+    next_seq: Seq,
+    /// Numbers up to this one may be sent: it is on disk.
+    reserved: Seq,
+    /// A higher reserve that is recorded, and its ticket.
+    reserving: Option<(Seq, Ticket)>,
+    /// The highest row on disk.
+    disk_tail: Seq,
+    /// The last row that was offered to the present link.
+    cursor: Seq,
+    /// Rows up to this one were offered to a link since the start: those not settled are in the window.
+    passed: Seq,
+    /// So many of the first rows on disk may have been sent before the start: those that stood in the window.
+    maybe_sent: u16,
+    /// The last row that was on disk at the start.
+    found_tail: Seq,
+    /// The first row in the journal after the cursor, and the last of all.
+    journal_next: RowNo,
+    journal_last: RowNo,
+    pub(super) page: Page,
+    page_at: usize,
+    /// The request that is under way. An answer to any other is stale.
+    reading: Option<PageRequest>,
+    /// The oldest rows are being dropped under this ticket; until then no row is sent.
+    dropping: Option<Ticket>,
+    /// Backlog: what is queued and not settled.
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    messages_ever: u64,
+    bytes_ever: u64,
+    /// Bytes above which the oldest unsent messages go.
+    pub(super) bytes_max: u64,
+}
+
+impl Queue {
+    /// The queue of a new session.
+    pub(super) fn new(key: SessionKey, bytes_max: u64) -> Queue {
+        Queue {
+            key,
+            next_seq: 1,
+            reserved: 0,
+            reserving: None,
+            disk_tail: 0,
+            cursor: 0,
+            passed: 0,
+            maybe_sent: 0,
+            found_tail: 0,
+            journal_next: RowNo::NONE,
+            journal_last: RowNo::NONE,
+            page: Page::default(),
+            page_at: 0,
+            reading: None,
+            dropping: None,
+            messages: 0,
+            bytes: 0,
+            messages_ever: 0,
+            bytes_ever: 0,
+            bytes_max,
+        }
+    }
+
+    /// The queue of a session as recovery found it.
+    pub(super) fn recovered(session: &RecoveredSession, bytes_max: u64, window: u16) -> Queue {
+        let extent = session.extent.unwrap_or_default();
+        let last = extent.last.max(session.seq_reserved);
+        Queue {
+            next_seq: last + 1,
+            reserved: session.seq_reserved,
+            disk_tail: extent.last,
+            cursor: extent.first.saturating_sub(1),
+            maybe_sent: if session.extent.is_some() { window } else { 0 },
+            found_tail: extent.last,
+            messages: extent.messages,
+            bytes: extent.bytes,
+            messages_ever: extent.messages_ever,
+            bytes_ever: extent.bytes_ever,
+            ..Queue::new(session.key, bytes_max)
+        }
+    }
+
+    /// The window was this wide before the start, if not wider.
+    pub(super) fn widen_maybe_sent(&mut self, window: u16) {
+        if self.maybe_sent > 0 {
+            self.maybe_sent = self.maybe_sent.max(window);
+        }
+    }
+
+    // --- The tail ---
+
+    /// Records the first reserve of numbers.
+    pub(super) fn reserve(&mut self, journal: &mut Journal, urgent: bool, now: Now) {
+        let seq_reserved = self.next_seq + SEQ_RESERVE;
+        let ticket = journal.record(
+            Change::Reserve {
+                session: self.key,
+                seq_reserved,
+            },
+            urgent,
+            now,
+        );
+        self.reserving = Some((seq_reserved, ticket));
+    }
+
+    /// Appends a message of `len` bytes: the session owes it from now on.
+    #[expect(clippy::too_many_arguments, reason = "a row is what it is")]
+    pub(super) fn append(
+        &mut self,
+        journal: &mut Journal,
+        place: u32,
+        message: MessageNo,
+        len: u64,
+        qos: Qos,
+        subscription_ids: &[u8],
+        now: Now,
+    ) {
+        let recorded = self.reserving.map_or(self.reserved, |(seq, _)| seq);
+        if self.next_seq + SEQ_RESERVE / 2 > recorded {
+            self.reserve(journal, self.next_seq > recorded, now);
+        }
+        let row = NewRow {
+            place,
+            session: self.key,
+            seq: self.next_seq,
+            message,
+            qos,
+            retain: false,
+            subscription_ids,
+            messages_before: self.messages_ever,
+            bytes_before: self.bytes_ever,
+        };
+        let no = journal.owe(&row, self.journal_last, now.mono);
+        self.journal_last = no;
+        if self.journal_next == RowNo::NONE {
+            self.journal_next = no;
+        }
+        self.next_seq += 1;
+        self.messages += 1;
+        self.bytes += len;
+        self.messages_ever += 1;
+        self.bytes_ever += len;
+    }
+
+    // --- The head ---
+
+    /// Where the next row is; `room`: how many could be sent.
+    pub(super) fn next(&self, journal: &Journal, room: u16) -> Next {
+        if self.dropping.is_some() {
+            return Next::Wait;
+        }
+        if self.cursor < self.disk_tail {
+            if self.page_at < self.page.rows.len() {
+                return Next::Page(self.page_at);
+            }
+            if self.reading.is_some() || room == 0 {
+                return Next::Wait;
+            }
+            return Next::Read(PageRequest {
+                session: self.key,
+                after: self.cursor,
+                up_to: self.disk_tail,
+                rows_max: u32::from(room),
+                bytes_max: PAGE_BYTES,
+            });
+        }
+        match journal.row(self.journal_next) {
+            None => Next::Empty,
+            Some(view) if view.row.seq > self.reserved => Next::Wait,
+            Some(_) => Next::Journal(self.journal_next),
+        }
+    }
+
+    /// Notes that a page has been asked for.
+    pub(super) fn asked(&mut self, request: PageRequest) {
+        self.reading = Some(request);
+    }
+
+    /// A page has come; `false` if it is not the one that is waited for.
+    pub(super) fn page_read(&mut self, request: PageRequest, page: Option<Page>) -> bool {
+        if self.reading != Some(request) {
+            return false;
+        }
+        self.reading = None;
+        let Some(page) = page else { return true };
+        self.page_at = 0;
+        self.page = page;
+        if self.page.rows.is_empty() {
+            self.cursor = self.cursor.max(self.page.read_up_to);
+        }
+        true
+    }
+
+    /// What of the page could not be sent now is read again when it can: a session does not hold a page while it waits.
+    pub(super) fn drop_page(&mut self) {
+        self.page = Page::default();
+        self.page_at = 0;
+    }
+
+    /// The row of the page has been sent, settled or passed over.
+    pub(super) fn passed_in_page(&mut self, index: usize) {
+        self.page_at = index + 1;
+        let seq = self.page.rows[index].seq;
+        if !self.was_passed(seq) {
+            self.maybe_sent = self.maybe_sent.saturating_sub(1);
+        }
+        if seq >= self.found_tail {
+            self.maybe_sent = 0;
+        }
+        self.cursor = seq;
+        if self.page_at == self.page.rows.len() {
+            self.cursor = self.cursor.max(self.page.read_up_to);
+            self.drop_page();
+        }
+    }
+
+    /// The row of the journal has been sent, settled or passed over.
+    pub(super) fn passed_in_journal(&mut self, journal: &Journal, seq: Seq) {
+        self.cursor = seq;
+        self.journal_next = journal.next(self.journal_next);
+    }
+
+    /// Whether a row may have been sent before the start, and so carries DUP and is never expired or dropped.
+    pub(super) fn may_have_been_sent(&self, seq: Seq) -> bool {
+        self.maybe_sent > 0 && seq <= self.found_tail
+    }
+
+    /// Whether a row was offered to a link since the start: it is in the window, or settled.
+    pub(super) fn was_passed(&self, seq: Seq) -> bool {
+        seq <= self.passed
+    }
+
+    /// A row was settled: `len` bytes less are owed.
+    pub(super) fn settled(&mut self, len: u64) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(len);
+    }
+
+    /// Everything that was appended has been settled.
+    pub(super) fn is_drained(&self, journal: &Journal) -> bool {
+        self.cursor >= self.disk_tail && journal.row(self.journal_next).is_none()
+    }
+
+    /// Nothing is queued or in flight any more: what rounding the totals gathered is forgotten.
+    pub(super) fn empty(&mut self) {
+        self.messages = 0;
+        self.bytes = 0;
+    }
+
+    // --- Links and commits ---
+
+    /// The link ended. `first` is the oldest message in flight: from there on rows are offered to the next link.
+    pub(super) fn link_ended(&mut self, place: u32, first: Option<Seq>, journal: &Journal) {
+        self.passed = self.passed.max(self.cursor);
+        self.drop_page();
+        self.reading = None;
+        let Some(first) = first else { return };
+        self.cursor = first - 1;
+        let after = self.cursor.max(self.disk_tail);
+        self.journal_next = journal
+            .rows_of(place)
+            .find(|(_, seq)| *seq > after)
+            .map_or(RowNo::NONE, |(no, _)| no);
+    }
+
+    /// One of its rows is on disk now.
+    pub(super) fn row_committed(&mut self, committed: CommittedRow) {
+        self.disk_tail = self.disk_tail.max(committed.row.seq);
+        if self.journal_next == committed.no {
+            self.journal_next = committed.row.next;
+        }
+    }
+
+    /// A commit came: reserves and drops up to this ticket are done.
+    pub(super) fn ticket_committed(&mut self, ticket: Ticket) {
+        if let Some((seq, _)) = self.reserving.take_if(|(_, of)| *of <= ticket) {
+            self.reserved = self.reserved.max(seq);
+        }
+        self.dropping.take_if(|of| *of <= ticket);
+    }
+
+    /// Whether a commit is waited for: of a reserve, or of a drop.
+    pub(super) fn waits_for_commit(&self) -> bool {
+        self.reserving.is_some() || self.dropping.is_some()
+    }
+
+    // --- The policy ---
+
+    /// If the queue holds more than it may, drops the oldest messages that were never sent: by a sixteenth more than is
+    /// needed, so that this is done once for many.
+    pub(super) fn drop_oldest_above_max(&mut self, journal: &mut Journal, now: Now) {
+        // A page under way may hold rows that would be dropped.
+        if self.bytes <= self.bytes_max || self.dropping.is_some() || self.reading.is_some() {
+            return;
+        }
+        let after = self.cursor.max(self.passed);
+        if after >= self.disk_tail {
+            return;
+        }
+        let bytes = self.bytes - self.bytes_max + self.bytes_max / 16;
+        let change = Change::DropOldest(DropOldest {
+            session: self.key,
+            after,
+            keep: u32::from(self.maybe_sent),
+            up_to: self.disk_tail,
+            messages: 1,
+            bytes,
+        });
+        self.drop_page();
+        self.dropping = Some(journal.record(change, true, now));
+    }
+
+    /// What the store has dropped.
+    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+        self.messages = self.messages.saturating_sub(dropped.messages);
+        self.bytes = self.bytes.saturating_sub(dropped.bytes);
+    }
+}

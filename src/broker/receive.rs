@@ -1,0 +1,342 @@
+//! From bytes to packets to their handlers; and what becomes of a link whose next packet cannot be taken yet.
+
+use super::Broker;
+use super::link::{Parked, Phase};
+use super::timers::Timer;
+use crate::net::LinkId;
+use crate::time::Now;
+use larder_packet::{
+    ConnAck, Disconnect, Frame, Malformed, Packet, Properties, ReasonCode, Version, connect_level,
+    frame, packet,
+};
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It was taken.
+    Taken,
+    /// There is no room for it now. `refuse`: after a time it is refused, otherwise it waits.
+    Park { refuse: bool },
+    /// The link is closed with this reason.
+    Close(ReasonCode),
+    /// The link is closed; what the peer is to know is in its outbox.
+    HangUp,
+}
+
+impl Broker {
+    /// Whether a link may be read now. If not, it is rearmed when it may.
+    pub fn wants(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.links.get_mut(id) else {
+            return false;
+        };
+        let readable = link.is_readable();
+        link.unread |= !readable;
+        readable
+    }
+
+    /// Bytes have come on a link.
+    pub fn receive(&mut self, id: LinkId, bytes: &[u8], now: Now) {
+        self.counters.bytes_received += bytes.len() as u64;
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let mut inbox = std::mem::take(&mut link.inbox);
+        let wanted = link.inbox_needs.max(inbox.len() + bytes.len());
+        if inbox.is_empty() {
+            let used = self.packets(id, bytes, now);
+            self.keep(id, inbox, &bytes[used..], now);
+        } else if self.buffers.grow(&mut inbox, wanted) {
+            inbox.extend_from_slice(bytes);
+            self.inbox_packets(id, inbox, now);
+        } else {
+            self.buffers.give(inbox);
+            self.shed(id, now);
+        }
+    }
+
+    /// Works on what is in the inbox already.
+    pub(super) fn inbox_packets(&mut self, id: LinkId, mut inbox: Vec<u8>, now: Now) {
+        let used = self.packets(id, &inbox, now);
+        if used == inbox.len() {
+            self.buffers.give(inbox);
+            return;
+        }
+        inbox.drain(..used);
+        match self.links.get_mut(id) {
+            Some(link) => link.inbox = inbox,
+            None => self.buffers.give(inbox),
+        }
+    }
+
+    /// Keeps the beginning of a packet, or what a parked link has sent.
+    fn keep(&mut self, id: LinkId, mut inbox: Vec<u8>, rest: &[u8], now: Now) {
+        let Some(link) = self
+            .links
+            .get_mut(id)
+            .filter(|link| !rest.is_empty() && link.phase != Phase::Closing)
+        else {
+            return;
+        };
+        if self
+            .buffers
+            .grow(&mut inbox, link.inbox_needs.max(rest.len()))
+        {
+            inbox.extend_from_slice(rest);
+            link.inbox = inbox;
+        } else {
+            self.shed(id, now);
+        }
+    }
+
+    /// The pool of buffers is used up: whoever needs more of it now is closed, and nobody else notices.
+    fn shed(&mut self, id: LinkId, now: Now) {
+        self.counters.links_shed += 1;
+        self.close(id, ReasonCode::QuotaExceeded, now);
+    }
+
+    /// Takes the whole packets at the beginning of `bytes`, and says how many bytes they were.
+    fn packets(&mut self, id: LinkId, bytes: &[u8], now: Now) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(link) = self.links.get_mut(id) else {
+                return bytes.len();
+            };
+            link.inbox_needs = 0;
+            match link.phase {
+                Phase::Closing => return bytes.len(),
+                Phase::Connecting => return used,
+                Phase::Opened | Phase::Connected => {}
+            }
+            if used == bytes.len() {
+                return used;
+            }
+            if !link.acks.has_room() {
+                self.park(id, false, now);
+                return used;
+            }
+            let version = link.version;
+            let flow = match frame(&bytes[used..], self.limits.packet_max as usize) {
+                Ok(Frame::Incomplete { len }) => {
+                    link.inbox_needs = len.unwrap_or(0);
+                    return used;
+                }
+                Ok(Frame::Complete { len }) => {
+                    let whole = &bytes[used..used + len];
+                    link.heard = now.mono;
+                    let flow = match packet(version, whole) {
+                        Ok(packet) => self.packet(id, &packet, now),
+                        Err(malformed) => self.malformed(id, &malformed, whole),
+                    };
+                    if flow == Flow::Taken {
+                        used += len;
+                        self.forget_retried(id);
+                    }
+                    flow
+                }
+                Err(malformed) => self.malformed(id, &malformed, &bytes[used..]),
+            };
+            match flow {
+                Flow::Taken => {}
+                Flow::Park { refuse } => {
+                    self.park(id, refuse, now);
+                    return used;
+                }
+                Flow::Close(reason) => {
+                    self.close(id, reason, now);
+                    return bytes.len();
+                }
+                Flow::HangUp => {
+                    self.hang_up(id, now);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// One handler per packet, found by its name.
+    fn packet(&mut self, id: LinkId, packet: &Packet, now: Now) -> Flow {
+        let Some(link) = self.links.get(id) else {
+            return Flow::HangUp;
+        };
+        if link.phase == Phase::Opened {
+            return match packet {
+                Packet::Connect(connect) => self.handle_connect(id, connect, now),
+                // The first packet must be a CONNECT [MQTT-3.1.0-1].
+                _ => Flow::HangUp,
+            };
+        }
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(id, publish, now),
+            Packet::PubAck(ack) => self.handle_puback(id, ack, now),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(id, subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, unsubscribe, now),
+            Packet::PingReq => {
+                self.handle_pingreq(id);
+                Flow::Taken
+            }
+            Packet::Disconnect(disconnect) => self.handle_disconnect(id, disconnect, now),
+            // QoS 2 is neither granted nor taken, so nobody has a reason to send these; a second CONNECT
+            // [MQTT-3.1.0-2], what only a server sends, and AUTH without an Authentication Method are errors.
+            _ => Flow::Close(ReasonCode::ProtocolError),
+        }
+    }
+
+    fn handle_pingreq(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.pings_owed = link.pings_owed.saturating_add(1);
+            self.send_pingresps(id);
+        }
+    }
+
+    pub(super) fn send_pingresps(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        while link.pings_owed > 0
+            && link
+                .outbox
+                .control(&Packet::PingResp, link.version, &mut self.buffers)
+        {
+            link.pings_owed -= 1;
+        }
+        self.note_sending(id);
+    }
+
+    fn handle_disconnect(&mut self, id: LinkId, disconnect: &Disconnect, _now: Now) -> Flow {
+        let Some(place) = self.links.get(id).and_then(|link| link.session) else {
+            return Flow::HangUp;
+        };
+        if let (Some(asked), Some(session)) = (
+            disconnect.properties.session_expiry_interval(),
+            self.sessions.get_mut(place),
+        ) {
+            // A session that was to end with its link cannot be kept after all [MQTT-3.14.2-2].
+            if session.queue.is_none() && asked > 0 {
+                return Flow::Close(ReasonCode::ProtocolError);
+            }
+            session.expiry_interval = asked.min(self.limits.session_expiry_max);
+        }
+        Flow::HangUp
+    }
+
+    /// Answers what is no packet [MQTT 4.13]: 5.0 with the Reason Code, 3.1.1 by closing the link.
+    fn malformed(&mut self, id: LinkId, malformed: &Malformed, bytes: &[u8]) -> Flow {
+        log::info!("link {}: closed: {malformed}", id.index);
+        let Some(link) = self.links.get_mut(id) else {
+            return Flow::HangUp;
+        };
+        if link.phase != Phase::Opened {
+            return Flow::Close(malformed.reason);
+        }
+        // Only a CONNECT is answered, in the form of the level that it states.
+        let version = match connect_level(bytes) {
+            Some(level) if level >= Version::V5 as u8 => Version::V5,
+            Some(_) if malformed.reason == ReasonCode::UnsupportedProtocolVersion => Version::V311,
+            _ => return Flow::HangUp,
+        };
+        let refusal = ConnAck {
+            session_present: false,
+            reason: malformed.reason,
+            properties: Properties::EMPTY,
+        };
+        link.outbox
+            .control(&Packet::ConnAck(refusal), version, &mut self.buffers);
+        Flow::HangUp
+    }
+
+    // --- Parking ---
+
+    fn park(&mut self, id: LinkId, refuse: bool, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        // A packet that has to wait once more waits since when it first did.
+        let retried = link.retried.take_if(|retried| retried.refuse == refuse);
+        if retried.is_none() && refuse {
+            self.timers
+                .set(now.mono.after(self.limits.park_max), Timer::Parked(id));
+        }
+        link.parked = Some(retried.unwrap_or(Parked {
+            since: now.mono,
+            refuse,
+        }));
+        self.parked.push_back(id);
+    }
+
+    /// The packet that was parked is not waiting any more.
+    fn forget_retried(&mut self, id: LinkId) {
+        let retried = self.links.get_mut(id).and_then(|link| link.retried.take());
+        if let Some(retried) = retried.filter(|retried| retried.refuse) {
+            self.timers
+                .clear(retried.since.after(self.limits.park_max), Timer::Parked(id));
+        }
+    }
+
+    /// Lets parked links try again, if room was made.
+    pub fn resume_parked(&mut self, now: Now) {
+        if !self.journal.take_made_room() {
+            return;
+        }
+        for _ in 0..self.parked.len() {
+            let Some(id) = self.parked.pop_front() else {
+                return;
+            };
+            self.resume(id, now);
+        }
+    }
+
+    /// Lets a link try its next packet again.
+    pub(super) fn resume(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.retried = link.parked.take();
+        let inbox = std::mem::take(&mut link.inbox);
+        self.inbox_packets(id, inbox, now);
+        self.forget_retried(id);
+        self.rearm_if_readable(id);
+    }
+
+    /// Lets what was left unread be read.
+    pub(super) fn rearm_if_readable(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(id).filter(|link| link.is_readable()) else {
+            return;
+        };
+        if std::mem::take(&mut link.unread) {
+            self.rearm.push(id);
+        }
+    }
+
+    /// A packet has been parked for too long: fullness is lasting, and it is refused.
+    pub(super) fn park_is_over(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.parked.take().is_none() {
+            return;
+        }
+        self.parked.retain(|other| *other != id);
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let mut inbox = std::mem::take(&mut link.inbox);
+        let len = match frame(&inbox, self.limits.packet_max as usize) {
+            Ok(Frame::Complete { len }) => len,
+            _ => 0,
+        };
+        let flow = match packet(link.version, &inbox[..len]) {
+            Ok(Packet::Publish(publish)) => {
+                self.refuse_publish(id, &publish, ReasonCode::QuotaExceeded)
+            }
+            _ => Flow::Close(ReasonCode::QuotaExceeded),
+        };
+        if let Flow::Close(reason) = flow {
+            self.buffers.give(inbox);
+            self.close(id, reason, now);
+            return;
+        }
+        inbox.drain(..len);
+        self.inbox_packets(id, inbox, now);
+        self.rearm_if_readable(id);
+    }
+}

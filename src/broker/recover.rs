@@ -1,0 +1,142 @@
+//! Start is recovery: the sessions that the store found, and those that the configuration names.
+
+use super::Broker;
+use super::queue::Queue;
+use super::session::{Drops, Session};
+use super::window::Window;
+use crate::record::{Recovered, RecoveredSession, SessionKey, SubscriptionRecord, Ticket};
+use crate::time::Now;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A session that the configuration names: it exists from the first second, and never expires.
+#[derive(Clone, Debug)]
+pub struct ConfiguredSession {
+    /// Its Client Identifier.
+    pub client_id: String,
+    /// Its subscriptions: all that it has.
+    pub subscriptions: Vec<(String, SubscriptionRecord)>,
+    /// Bytes queued before its oldest unsent message goes.
+    pub disk_max: u64,
+    /// PUBLISH packets that may be in flight to its client.
+    pub window: u16,
+}
+
+impl Broker {
+    /// Takes over what the store found. Links are gone: every session is away since now, or since when it was noted.
+    pub fn recover(&mut self, recovered: &Recovered, now: Now) {
+        self.disk_used = recovered.disk_used;
+        self.next_key = SessionKey(recovered.last_session.0 + 1);
+        for session in &recovered.sessions {
+            self.recover_session(session, now);
+        }
+    }
+
+    fn recover_session(&mut self, found: &RecoveredSession, now: Now) {
+        let away = found
+            .record
+            .left_at
+            .map_or(0, |left| now.service.0.saturating_sub(left.0));
+        let left = crate::time::Mono(now.mono.0.saturating_sub(1000 * away));
+        let place = self.sessions.insert(Session {
+            client_id: found.client_id.as_str().into(),
+            link: None,
+            window: Window::new(self.limits.window),
+            transient: VecDeque::new(),
+            volatile_seq: 0,
+            queue: Some(Queue::recovered(
+                found,
+                self.limits.session_disk_max,
+                self.limits.window,
+            )),
+            expiry_interval: found.record.expiry_interval,
+            configured: found.record.configured,
+            filters: found
+                .subscriptions
+                .iter()
+                .map(|(filter, _)| filter.as_str().into())
+                .collect(),
+            ticket: Ticket::default(),
+            timer: None,
+            left: Some(left),
+            left_noted: found.record.left_at.is_some(),
+            is_dirty: false,
+            matched: (0, 0),
+            drops: Drops::default(),
+        });
+        for (filter, options) in &found.subscriptions {
+            self.router.subscribe(filter, place, *options);
+        }
+        self.set_away_timer(place);
+    }
+
+    /// Makes the sessions that the configuration names what it says, before a listener opens. Gives back the Client
+    /// Identifiers of those that an earlier configuration named and this one does not; they keep their queue.
+    pub fn configure(&mut self, configured: &[ConfiguredSession], now: Now) -> Vec<String> {
+        for wanted in configured {
+            let place = match self.sessions.find(&wanted.client_id) {
+                Some(place) => place,
+                None => self.new_session(&wanted.client_id, u32::MAX, true, now),
+            };
+            self.configure_session(place, wanted, now);
+        }
+        let is_named = |session: &Session| {
+            configured
+                .iter()
+                .any(|wanted| *wanted.client_id == *session.client_id)
+        };
+        self.sessions
+            .iter()
+            .filter(|(_, session)| session.configured && !is_named(session))
+            .map(|(_, session)| session.client_id.to_string())
+            .collect()
+    }
+
+    fn configure_session(&mut self, place: u32, wanted: &ConfiguredSession, now: Now) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        session.window = Window::new(wanted.window);
+        if let Some(queue) = &mut session.queue {
+            queue.bytes_max = wanted.disk_max;
+            queue.widen_maybe_sent(wanted.window);
+        }
+        if !session.configured {
+            session.configured = true;
+            session.expiry_interval = u32::MAX;
+            if let Some(at) = session.timer.take() {
+                self.timers.clear(at, super::Timer::Away(place));
+            }
+            self.save_session(place, true, now);
+        }
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let is_wanted = |filter: &str| {
+            wanted
+                .subscriptions
+                .iter()
+                .any(|(other, _)| other == filter)
+        };
+        let gone: Vec<Box<str>> = session
+            .filters
+            .iter()
+            .filter(|filter| !is_wanted(filter))
+            .cloned()
+            .collect();
+        for filter in gone {
+            self.unsubscribe(place, &filter, now);
+        }
+        for (filter, options) in &wanted.subscriptions {
+            if let Err(reason) = self.add_subscription(place, filter, *options, now) {
+                log::error!("session {}: {filter}: {}", wanted.client_id, reason.name());
+            }
+        }
+    }
+
+    /// Publishes `$SYS` this often from now on.
+    pub fn set_sys_interval(&mut self, interval: Option<Duration>, now: Now) {
+        self.sys_interval = interval;
+        self.sys_due = interval.map(|interval| now.mono.after(interval));
+    }
+}

@@ -1,0 +1,282 @@
+//! Which sessions a Topic Name goes to: a tree of Topic Filters, level by level.
+//!
+//! Nodes stand in one table, and one hash table finds a node's child by the pair (parent, level): a node costs its level's
+//! text and a few words, and a topic is matched in as many look-ups as it has levels, however many subscriptions there are.
+
+use crate::limits::SUBSCRIPTION_BYTES;
+use crate::record::SubscriptionRecord;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use larder_packet::topic;
+use std::hash::BuildHasher;
+
+const ROOT: u32 = 0;
+/// A level's node and its place in the hash table.
+const NODE_BYTES: usize = size_of::<Node>() + 16;
+
+/// A session's subscription at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscriber {
+    /// The session's place.
+    pub(super) place: u32,
+    pub(super) options: SubscriptionRecord,
+}
+
+struct Node {
+    parent: u32,
+    level: Box<str>,
+    children: u32,
+    subscribers: Vec<Subscriber>,
+}
+
+/// The tree of subscriptions.
+pub(super) struct Router {
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    children: HashTable<u32>,
+    hasher: FixedState,
+    subscriptions: usize,
+    bytes: usize,
+}
+
+impl Router {
+    pub(super) fn new(seed: u64) -> Router {
+        let root = Node {
+            parent: ROOT,
+            level: "".into(),
+            children: 0,
+            subscribers: Vec::new(),
+        };
+        Router {
+            nodes: vec![root],
+            free: Vec::new(),
+            children: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            subscriptions: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Subscriptions of all sessions.
+    pub(super) fn len(&self) -> usize {
+        self.subscriptions
+    }
+
+    /// Bytes that they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a subscription, or replaces the session's with the same filter. Gives back what that was.
+    pub(super) fn subscribe(
+        &mut self,
+        filter: &str,
+        place: u32,
+        options: SubscriptionRecord,
+    ) -> Option<SubscriptionRecord> {
+        let mut node = ROOT;
+        for level in topic::levels(filter) {
+            node = self
+                .child(node, level)
+                .unwrap_or_else(|| self.add_child(node, level));
+        }
+        let subscribers = &mut self.nodes[node as usize].subscribers;
+        if let Some(subscriber) = subscribers
+            .iter_mut()
+            .find(|subscriber| subscriber.place == place)
+        {
+            return Some(std::mem::replace(&mut subscriber.options, options));
+        }
+        subscribers.push(Subscriber { place, options });
+        self.subscriptions += 1;
+        self.bytes += subscription_bytes(filter);
+        None
+    }
+
+    /// Removes a subscription; `false` if there was none.
+    pub(super) fn unsubscribe(&mut self, filter: &str, place: u32) -> bool {
+        let mut node = ROOT;
+        for level in topic::levels(filter) {
+            let Some(child) = self.child(node, level) else {
+                return false;
+            };
+            node = child;
+        }
+        let subscribers = &mut self.nodes[node as usize].subscribers;
+        let Some(index) = subscribers
+            .iter()
+            .position(|subscriber| subscriber.place == place)
+        else {
+            return false;
+        };
+        subscribers.remove(index);
+        self.subscriptions -= 1;
+        self.bytes -= subscription_bytes(filter);
+        self.prune(node);
+        true
+    }
+
+    /// Calls `each` for every subscription that matches; a session may come several times.
+    pub(super) fn matches(&self, name: &str, each: &mut impl FnMut(&Subscriber)) {
+        // A filter that begins with a wildcard does not match a name that begins with $ [MQTT-4.7.2-1].
+        self.descend(ROOT, Some(name), !name.starts_with('$'), each);
+    }
+
+    /// `rest`: the levels still to be matched, `None` after the last one.
+    fn descend(
+        &self,
+        node: u32,
+        rest: Option<&str>,
+        wildcards: bool,
+        each: &mut impl FnMut(&Subscriber),
+    ) {
+        let has_children = self.nodes[node as usize].children > 0;
+        if let Some(all) = (wildcards && has_children)
+            .then(|| self.child(node, "#"))
+            .flatten()
+        {
+            self.nodes[all as usize]
+                .subscribers
+                .iter()
+                .for_each(&mut *each);
+        }
+        let Some(rest) = rest else {
+            self.nodes[node as usize]
+                .subscribers
+                .iter()
+                .for_each(&mut *each);
+            return;
+        };
+        if !has_children {
+            return;
+        }
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(child) = self.child(node, level) {
+            self.descend(child, rest, true, each);
+        }
+        if let Some(child) = wildcards.then(|| self.child(node, "+")).flatten() {
+            self.descend(child, rest, true, each);
+        }
+    }
+
+    fn hash(&self, parent: u32, level: &str) -> u64 {
+        self.hasher.hash_one((parent, level))
+    }
+
+    fn child(&self, parent: u32, level: &str) -> Option<u32> {
+        self.children
+            .find(self.hash(parent, level), |child| {
+                let node = &self.nodes[*child as usize];
+                node.parent == parent && &*node.level == level
+            })
+            .copied()
+    }
+
+    fn add_child(&mut self, parent: u32, level: &str) -> u32 {
+        let node = Node {
+            parent,
+            level: level.into(),
+            children: 0,
+            subscribers: Vec::new(),
+        };
+        let index = if let Some(index) = self.free.pop() {
+            self.nodes[index as usize] = node;
+            index
+        } else {
+            self.nodes.push(node);
+            u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
+        };
+        self.nodes[parent as usize].children += 1;
+        let hash = self.hash(parent, level);
+        let (nodes, hasher) = (&self.nodes, &self.hasher);
+        self.children.insert_unique(hash, index, |child| {
+            let node = &nodes[*child as usize];
+            hasher.hash_one((node.parent, &*node.level))
+        });
+        index
+    }
+
+    /// Takes out nodes that hold nothing any more.
+    fn prune(&mut self, mut index: u32) {
+        while index != ROOT {
+            let node = &self.nodes[index as usize];
+            if node.children > 0 || !node.subscribers.is_empty() {
+                return;
+            }
+            let parent = node.parent;
+            let hash = self.hash(parent, &node.level);
+            if let Ok(entry) = self.children.find_entry(hash, |child| *child == index) {
+                entry.remove();
+            }
+            self.nodes[index as usize] = Node {
+                parent: ROOT,
+                level: "".into(),
+                children: 0,
+                subscribers: Vec::new(),
+            };
+            self.nodes[parent as usize].children -= 1;
+            self.free.push(index);
+            index = parent;
+        }
+    }
+}
+
+/// What a subscription with this filter takes in memory: its text in the session's list and as levels in the tree.
+pub(super) fn subscription_bytes(filter: &str) -> usize {
+    SUBSCRIPTION_BYTES + 2 * filter.len() + NODE_BYTES * topic::levels(filter).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(filters: &[&str]) -> Router {
+        let mut router = Router::new(7);
+        for (place, filter) in (0..).zip(filters) {
+            router.subscribe(filter, place, SubscriptionRecord::default());
+        }
+        router
+    }
+
+    #[test]
+    fn it_agrees_with_the_definition_of_a_match() {
+        let filters = [
+            "a", "a/b", "a/+", "a/#", "#", "+", "+/+", "+/b/#", "/", "/+", "a//b", "a/+/b",
+            "$SYS/#", "$SYS/+", "+/x", "a/b/#", "a/b/c/d", "+/+/+/#", "a/+/+",
+        ];
+        let names = [
+            "a", "a/b", "a/b/c", "a//b", "/", "/a", "b", "$SYS/x", "$SYS", "a/b/c/d", "a/b/", "x/b",
+        ];
+        let router = router(&filters);
+        for name in names {
+            let mut got = Vec::new();
+            router.matches(name, &mut |subscriber| {
+                got.push(filters[subscriber.place as usize])
+            });
+            let mut expected: Vec<_> = filters
+                .iter()
+                .copied()
+                .filter(|filter| topic::matches(filter, name))
+                .collect();
+            got.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_unsubscribed_leaves_nothing_behind() {
+        let filters = ["a/b/c", "a/b", "a/#", "+/+"];
+        let mut router = router(&filters);
+        for (place, filter) in (0..).zip(filters) {
+            assert!(router.unsubscribe(filter, place));
+            assert!(!router.unsubscribe(filter, place));
+        }
+        assert_eq!(router.len(), 0);
+        assert_eq!(router.children.len(), 0);
+        assert_eq!(router.free.len() + 1, router.nodes.len());
+    }
+}

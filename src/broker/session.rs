@@ -1,0 +1,216 @@
+//! Sessions: what outlives a link, and the table of them.
+
+use super::journal::Journal;
+use super::queue::Queue;
+use super::window::Window;
+use crate::net::LinkId;
+use crate::record::{Seq, SessionKey, Ticket};
+use crate::time::Mono;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use larder_packet::Qos;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+/// A message that waits in memory, once for all sessions that wait for it.
+pub(super) struct Held {
+    /// Topic, properties, payload.
+    bytes: Box<[u8]>,
+    topic: usize,
+    properties: usize,
+    pub(super) expires_at: Option<crate::time::ServiceSeconds>,
+}
+
+impl Held {
+    pub(super) fn new(content: &super::journal::Content) -> Held {
+        let mut bytes = Vec::with_capacity(content.len());
+        bytes.extend_from_slice(content.topic.as_bytes());
+        bytes.extend_from_slice(content.properties);
+        bytes.extend_from_slice(content.payload);
+        Held {
+            bytes: bytes.into_boxed_slice(),
+            topic: content.topic.len(),
+            properties: content.properties.len(),
+            expires_at: content.expires_at,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn topic(&self) -> &[u8] {
+        &self.bytes[..self.topic]
+    }
+
+    pub(super) fn properties(&self) -> &[u8] {
+        &self.bytes[self.topic..self.topic + self.properties]
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.bytes[self.topic + self.properties..]
+    }
+}
+
+/// A held message as one session is to get it.
+pub(super) struct Transient {
+    pub(super) message: Rc<Held>,
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) subscription_ids: Box<[u8]>,
+}
+
+/// Why messages to a session were dropped, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Oldest unsent messages of a full queue.
+    pub queue_full: u64,
+    /// What overflowed in memory (QoS 0 and volatile sessions).
+    pub overflow: u64,
+    /// Expired before they could be sent.
+    pub expired: u64,
+    /// Larger than the client takes.
+    pub too_large: u64,
+    /// QoS 0 while the session had no link.
+    pub away: u64,
+    /// Rows whose checksum did not fit.
+    pub damaged: u64,
+}
+
+/// A session.
+pub(super) struct Session {
+    pub(super) client_id: Box<str>,
+    pub(super) link: Option<LinkId>,
+    pub(super) window: Window,
+    /// Messages that wait in memory: QoS 0, and all of a volatile session.
+    pub(super) transient: VecDeque<Transient>,
+    /// The next number of a volatile session.
+    pub(super) volatile_seq: Seq,
+    /// A stored session's queue; `None`: the session is volatile.
+    pub(super) queue: Option<Queue>,
+    /// Session Expiry Interval in seconds.
+    pub(super) expiry_interval: u32,
+    /// Named by the configuration: it does not expire.
+    pub(super) configured: bool,
+    pub(super) filters: Vec<Box<str>>,
+    /// The last change of what is stored of it.
+    pub(super) ticket: Ticket,
+    /// The timer that is set for it while it has no link.
+    pub(super) timer: Option<Mono>,
+    pub(super) left: Option<Mono>,
+    /// Whether the record on disk says since when it is away.
+    pub(super) left_noted: bool,
+    /// Whether it stands on the list of sessions to deliver to.
+    pub(super) is_dirty: bool,
+    /// The publish whose routing met it last, and its place among the targets.
+    pub(super) matched: (u64, u32),
+    pub(super) drops: Drops,
+}
+
+impl Session {
+    pub(super) fn key(&self) -> Option<SessionKey> {
+        self.queue.as_ref().map(|queue| queue.key)
+    }
+
+    /// Nothing is in flight, and nothing is left in its queue.
+    pub(super) fn is_drained_with(&self, queue: &Queue, journal: &Journal) -> bool {
+        self.window.is_empty() && queue.is_drained(journal)
+    }
+}
+
+/// All sessions, by place and by Client Identifier.
+pub(super) struct Sessions {
+    places: Vec<Option<Session>>,
+    free: Vec<u32>,
+    by_client_id: HashTable<u32>,
+    by_key: BTreeMap<SessionKey, u32>,
+    hasher: FixedState,
+    max: u32,
+}
+
+impl Sessions {
+    pub(super) fn new(max: u32, seed: u64) -> Sessions {
+        Sessions {
+            places: Vec::new(),
+            free: Vec::new(),
+            by_client_id: HashTable::new(),
+            by_key: BTreeMap::new(),
+            hasher: FixedState::with_seed(seed),
+            max,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_client_id.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.max as usize
+    }
+
+    pub(super) fn find(&self, client_id: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one(client_id);
+        self.by_client_id
+            .find(hash, |place| self.client_id(*place) == Some(client_id))
+            .copied()
+    }
+
+    /// The stored session with this key.
+    pub(super) fn find_key(&self, key: SessionKey) -> Option<u32> {
+        self.by_key.get(&key).copied()
+    }
+
+    pub(super) fn get(&self, place: u32) -> Option<&Session> {
+        self.places.get(place as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Session> {
+        self.places.get_mut(place as usize)?.as_mut()
+    }
+
+    pub(super) fn insert(&mut self, session: Session) -> u32 {
+        let hash = self.hasher.hash_one(&*session.client_id);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(key) = session.key() {
+            self.by_key.insert(key, place);
+        }
+        self.places[place as usize] = Some(session);
+        let (places, hasher) = (&self.places, &self.hasher);
+        self.by_client_id.insert_unique(hash, place, |place| {
+            hasher.hash_one(
+                places[*place as usize]
+                    .as_ref()
+                    .map_or("", |session| &*session.client_id),
+            )
+        });
+        place
+    }
+
+    pub(super) fn remove(&mut self, place: u32) -> Option<Session> {
+        let hash = self.hasher.hash_one(self.client_id(place)?);
+        if let Ok(entry) = self.by_client_id.find_entry(hash, |other| *other == place) {
+            entry.remove();
+        }
+        self.free.push(place);
+        let session = self.places[place as usize].take()?;
+        if let Some(key) = session.key() {
+            self.by_key.remove(&key);
+        }
+        Some(session)
+    }
+
+    /// All sessions with their places, by place.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Session)> {
+        (0..)
+            .zip(&self.places)
+            .filter_map(|(place, session)| Some((place, session.as_ref()?)))
+    }
+
+    fn client_id(&self, place: u32) -> Option<&str> {
+        self.get(place).map(|session| &*session.client_id)
+    }
+}

@@ -1,0 +1,203 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and their acknowledgements [MQTT 3.8 to 3.11].
+
+use super::Broker;
+use super::journal::RestsOn;
+use super::receive::Flow;
+use super::router::subscription_bytes;
+use crate::limits::{FILTER_LEVELS, SUBSCRIBE_FILTERS, TOPIC_BYTES};
+use crate::net::LinkId;
+use crate::record::{Change, SubscriptionRecord};
+use crate::time::Now;
+use larder_packet::{
+    Packet, Properties, Qos, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck,
+    Unsubscribe, Version, topic,
+};
+
+impl Broker {
+    pub(super) fn handle_subscribe(&mut self, id: LinkId, subscribe: &Subscribe, now: Now) -> Flow {
+        let Some((version, place)) = self
+            .links
+            .get(id)
+            .and_then(|link| Some((link.version, link.session?)))
+        else {
+            return Flow::HangUp;
+        };
+        let bytes = subscribe
+            .filters
+            .iter()
+            .take(SUBSCRIBE_FILTERS)
+            .map(|(filter, _)| filter.len())
+            .sum();
+        if !self
+            .journal
+            .has_room(bytes, subscribe.filters.len().min(SUBSCRIBE_FILTERS))
+        {
+            return Flow::Park { refuse: false };
+        }
+        let identifier = subscribe.properties.subscription_identifier();
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        for (index, (filter, options)) in subscribe.filters.iter().enumerate() {
+            let reason = if index < SUBSCRIBE_FILTERS {
+                self.subscribe(place, filter, options, identifier, now)
+            } else {
+                Err(ReasonCode::QuotaExceeded)
+            };
+            reasons.push(reason.map_or_else(|refused| refused as u8, |granted| granted as u8));
+        }
+        let suback = SubAck {
+            packet_id: subscribe.packet_id,
+            properties: Properties::EMPTY,
+            reasons: &reasons,
+        };
+        self.acknowledge_change(id, place, &Packet::SubAck(suback), version)
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        id: LinkId,
+        unsubscribe: &Unsubscribe,
+        now: Now,
+    ) -> Flow {
+        let Some((version, place)) = self
+            .links
+            .get(id)
+            .and_then(|link| Some((link.version, link.session?)))
+        else {
+            return Flow::HangUp;
+        };
+        let bytes = unsubscribe
+            .filters
+            .iter()
+            .take(SUBSCRIBE_FILTERS)
+            .map(str::len)
+            .sum();
+        if !self
+            .journal
+            .has_room(bytes, unsubscribe.filters.len().min(SUBSCRIBE_FILTERS))
+        {
+            return Flow::Park { refuse: false };
+        }
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for (index, filter) in unsubscribe.filters.iter().enumerate() {
+            let reason = match index < SUBSCRIBE_FILTERS {
+                true if self.unsubscribe(place, filter, now) => ReasonCode::Success,
+                true => ReasonCode::NoSubscriptionExisted,
+                false => ReasonCode::QuotaExceeded,
+            };
+            reasons.push(reason as u8);
+        }
+        let unsuback = UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            properties: Properties::EMPTY,
+            reasons: &reasons,
+        };
+        self.acknowledge_change(id, place, &Packet::UnsubAck(unsuback), version)
+    }
+
+    /// The acknowledgement rests on the session's last change, also where this packet changed nothing.
+    fn acknowledge_change(
+        &mut self,
+        id: LinkId,
+        place: u32,
+        packet: &Packet,
+        version: Version,
+    ) -> Flow {
+        let Some(session) = self.sessions.get(place) else {
+            return Flow::HangUp;
+        };
+        let rests_on = if session.queue.is_some() {
+            RestsOn::Ticket(session.ticket)
+        } else {
+            RestsOn::Nothing
+        };
+        if let Some(link) = self.links.get_mut(id) {
+            link.acks.other(packet, version, rests_on);
+        }
+        self.note_releasable(id);
+        Flow::Taken
+    }
+
+    fn subscribe(
+        &mut self,
+        place: u32,
+        filter: &str,
+        options: SubscriptionOptions,
+        identifier: Option<u32>,
+        now: Now,
+    ) -> Result<Qos, ReasonCode> {
+        if filter.starts_with("$share/") {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.len() > TOPIC_BYTES || topic::levels(filter).count() > FILTER_LEVELS {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let granted = options.qos.min(Qos::AtLeastOnce);
+        let record = SubscriptionRecord {
+            qos: granted as u8,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            retain_handling: options.retain_handling,
+            identifier,
+        };
+        self.add_subscription(place, filter, record, now)?;
+        Ok(granted)
+    }
+
+    /// Adds a subscription, or replaces the one with the same filter; one that stays the same is not written again.
+    pub(super) fn add_subscription(
+        &mut self,
+        place: u32,
+        filter: &str,
+        record: SubscriptionRecord,
+        now: Now,
+    ) -> Result<(), ReasonCode> {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return Err(ReasonCode::UnspecifiedError);
+        };
+        let is_full = session.filters.len() >= self.limits.subscriptions_per_session as usize
+            || self.router.bytes() + subscription_bytes(filter)
+                > self.limits.subscription_pool_bytes;
+        if is_full && !session.filters.iter().any(|known| &**known == filter) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let before = self.router.subscribe(filter, place, record);
+        if before.is_none() {
+            session.filters.push(filter.into());
+        }
+        if let Some(key) = session.key().filter(|_| before != Some(record)) {
+            let filter = self.journal.bytes(filter.as_bytes());
+            session.ticket = self.journal.record(
+                Change::Subscribe {
+                    session: key,
+                    filter,
+                    record,
+                },
+                true,
+                now,
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes a subscription; `false` if there was none.
+    pub(super) fn unsubscribe(&mut self, place: u32, filter: &str, now: Now) -> bool {
+        if !self.router.unsubscribe(filter, place) {
+            return false;
+        }
+        if let Some(session) = self.sessions.get_mut(place) {
+            session.filters.retain(|known| &**known != filter);
+            if let Some(key) = session.key() {
+                let filter = self.journal.bytes(filter.as_bytes());
+                session.ticket = self.journal.record(
+                    Change::Unsubscribe {
+                        session: key,
+                        filter,
+                    },
+                    true,
+                    now,
+                );
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,46 @@
+//! Timers, by the time they are due. Whoever sets one remembers the time, so that it can be taken back.
+
+use crate::net::LinkId;
+use crate::time::Mono;
+use std::collections::BTreeSet;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// When a link sent no CONNECT for too long, or nothing for 1.5 times its Keep Alive.
+    Silent(LinkId),
+    /// When a packet has been parked for too long.
+    Parked(LinkId),
+    /// When a session has been away so long that it is noted on disk, or that it ends.
+    Away(u32),
+    /// When a page that could not be read is asked for again.
+    Read(u32),
+}
+
+/// The timers that are set.
+#[derive(Default)]
+pub(super) struct Timers(BTreeSet<(Mono, Timer)>);
+
+impl Timers {
+    pub(super) fn set(&mut self, at: Mono, timer: Timer) {
+        self.0.insert((at, timer));
+    }
+
+    /// Takes a timer back.
+    pub(super) fn clear(&mut self, at: Mono, timer: Timer) {
+        self.0.remove(&(at, timer));
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Mono> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    /// The next one that is due by now.
+    pub(super) fn poll(&mut self, now: Mono) -> Option<Timer> {
+        let due = self.0.first().filter(|(at, _)| *at <= now)?;
+        let (_, timer) = *due;
+        self.0.pop_first();
+        Some(timer)
+    }
+}

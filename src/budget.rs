@@ -1,0 +1,197 @@
+//! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
+
+use crate::broker::{JOURNAL_ROW_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, window_bytes};
+use crate::cli::check::BudgetRow;
+use crate::config::{Config, ShownSize};
+use crate::limits::{
+    BATCH_CHANGES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES, PAGE_BYTES, PAGES,
+};
+use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
+use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
+use crate::record::Change;
+use crate::store;
+use std::fmt;
+
+/// Kernel memory of a link's socket, each way.
+const SOCKET_BUFFER_BYTES: usize = 8 * 1024;
+/// The program itself with its libraries, as it stands in memory before the first link.
+const PROGRAM_BYTES: usize = 4 << 20;
+/// What a bridge holds besides its window: two runtimes, sockets and read buffers.
+const BRIDGE_BYTES: usize = 512 << 10;
+/// A message in a bridge's window, as sensors send them. Larger ones take as much more: a bridge bounds their number, not
+/// yet their bytes.
+const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
+
+/// The pools that are cut out of `memory_max`.
+#[derive(Clone, Copy, Debug)]
+pub struct Pools {
+    /// Bytes of subscriptions.
+    pub subscription_bytes: usize,
+    /// Bytes of messages in one of the journal's two batches.
+    pub batch_bytes: usize,
+    /// Bytes lent to links for half-read and half-written packets.
+    pub buffer_bytes: usize,
+    /// Bytes of messages that wait in memory.
+    pub transient_bytes: usize,
+}
+
+/// How large the pools are: parts of `memory_max`, and never too small for one packet.
+#[must_use]
+pub fn pools(config: &Config) -> Pools {
+    let memory = usize::try_from(config.limits.memory_max).unwrap_or(usize::MAX);
+    let packet = config.limits.packet_max as usize;
+    Pools {
+        subscription_bytes: memory / 32,
+        batch_bytes: (memory / 32).clamp(
+            packet + BUFFER_MIN_BYTES,
+            packet.max(4 << 20) + BUFFER_MIN_BYTES,
+        ),
+        buffer_bytes: (memory / 10).max(4 * packet),
+        transient_bytes: (memory / 20).max(packet),
+    }
+}
+
+/// The socket buffers that are asked for.
+#[must_use]
+pub fn socket_options(config: &Config) -> SocketOptions {
+    SocketOptions {
+        links: config.limits.links as usize,
+        receive_buffer_bytes: SOCKET_BUFFER_BYTES,
+        send_buffer_bytes: SOCKET_BUFFER_BYTES,
+    }
+}
+
+/// Every term, largest owners first in the order of the layers.
+#[must_use]
+pub fn table(config: &Config) -> Vec<BudgetRow> {
+    let limits = &config.limits;
+    let pools = pools(config);
+    let sockets = socket_options(config);
+    let (links, sessions) = (u64::from(limits.links), u64::from(limits.sessions));
+    let changes = BATCH_CHANGES + 3 * limits.sessions as usize;
+    let change_bytes = size_of::<Change>() + JOURNAL_ROW_BYTES;
+    let row = |owner: &str, count: u64, bytes: usize| BudgetRow {
+        owner: owner.to_owned(),
+        count,
+        bytes: bytes as u64,
+    };
+    let mut rows = vec![
+        row("program and libraries", 1, PROGRAM_BYTES),
+        row("links (limits.links)", links, LINK_BYTES + LINK_PLACE_BYTES),
+        row(
+            "acknowledgements of a link (limits.receive_maximum)",
+            links,
+            acks_bytes(limits.receive_maximum),
+        ),
+        row(
+            "socket buffers of a link",
+            links,
+            sockets.receive_buffer_bytes + sockets.send_buffer_bytes,
+        ),
+        row(
+            "sessions (limits.sessions)",
+            sessions,
+            SESSION_BYTES + CLIENT_ID_BYTES,
+        ),
+        row(
+            "window of a session (limits.receive_maximum)",
+            sessions,
+            window_bytes(limits.receive_maximum),
+        ),
+        row(
+            "subscriptions (limits.memory_max)",
+            1,
+            pools.subscription_bytes,
+        ),
+        row(
+            "half-read and half-written packets (limits.memory_max)",
+            1,
+            pools.buffer_bytes,
+        ),
+        row(
+            "messages waiting in memory (limits.memory_max)",
+            1,
+            pools.transient_bytes,
+        ),
+        row(
+            "journal: messages (limits.memory_max)",
+            2,
+            pools.batch_bytes,
+        ),
+        row(
+            "journal: changes (limits.sessions)",
+            2,
+            changes * change_bytes,
+        ),
+        row(
+            "pages of queues (limits.packet_max)",
+            PAGES as u64,
+            PAGE_BYTES as usize + limits.packet_max as usize,
+        ),
+        row("read buffer, events", 1, LINK_READ_BYTES + EVENTS_BYTES),
+        row("SQLite", 1, store::SQLITE_HEAP_BYTES),
+        row("store's threads", 2, store::THREAD_STACK_BYTES),
+        row("log", 1, LOG_RING_BYTES + LOG_STACK_BYTES),
+    ];
+    for bridge in &config.bridges {
+        let window = 2 * usize::from(bridge.window) * BRIDGE_MESSAGE_BYTES;
+        let bytes = larder_bridge::THREAD_STACK_BYTES + BRIDGE_BYTES + window;
+        rows.push(row(
+            &format!("bridge {} (its window)", bridge.name),
+            1,
+            bytes,
+        ));
+    }
+    rows
+}
+
+/// The bytes of all rows.
+#[must_use]
+pub fn sum(rows: &[BudgetRow]) -> u64 {
+    rows.iter().map(|row| row.count * row.bytes).sum()
+}
+
+/// Refuses a configuration that needs more memory than it allows.
+///
+/// # Errors
+/// The sum, and the row that is most to blame.
+pub fn check(config: &Config) -> Result<(), OverBudget> {
+    let rows = table(config);
+    let (sum, max) = (sum(&rows), config.limits.memory_max);
+    if sum <= max {
+        return Ok(());
+    }
+    let largest = rows.into_iter().max_by_key(|row| row.count * row.bytes);
+    Err(OverBudget { sum, max, largest })
+}
+
+/// The budget is above `memory_max`.
+#[derive(Debug)]
+pub struct OverBudget {
+    sum: u64,
+    max: u64,
+    largest: Option<BudgetRow>,
+}
+
+impl fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "limits.memory_max: {} are needed in the worst case, {} are allowed",
+            ShownSize(self.sum),
+            ShownSize(self.max)
+        )?;
+        if let Some(row) = &self.largest {
+            write!(
+                f,
+                "; the largest part is {} times {} for {}",
+                row.count,
+                ShownSize(row.bytes),
+                row.owner
+            )?;
+        }
+        f.write_str("; `larder check` prints all of them")
+    }
+}
+
+impl std::error::Error for OverBudget {}

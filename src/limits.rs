@@ -1,0 +1,116 @@
+//! Every capacity by its name: owner, thing, unit. What the configuration can move is a field of [`Limits`]; what it cannot is a
+//! constant. The memory budget (`budget`) is their sum.
+
+use std::time::Duration;
+
+/// Bytes read from one link in one turn, so that none starves another. Also the size of the one read buffer.
+pub const LINK_READ_BYTES: usize = 16 * 1024;
+/// Bytes that may wait in a link's outbox before deliveries stop; one packet larger than this may stand there alone.
+pub const LINK_OUTBOX_BYTES: usize = 32 * 1024;
+/// Bytes of control packets beyond [`LINK_OUTBOX_BYTES`] after which the link is not read.
+pub const LINK_OUTBOX_CONTROL_BYTES: usize = 4 * 1024;
+/// The smallest buffer lent to a link.
+pub const BUFFER_MIN_BYTES: usize = 4 * 1024;
+/// SUBACKs, UNSUBACKs and a CONNACK that may wait in a link's FIFO beside its PUBACKs.
+pub const LINK_OTHER_ACKS: usize = 8;
+/// Bytes of a Client Identifier.
+pub const CLIENT_ID_BYTES: usize = 256;
+/// Bytes of a Topic Name or a Topic Filter.
+pub const TOPIC_BYTES: usize = 4 * 1024;
+/// Topic Filters of one SUBSCRIBE or UNSUBSCRIBE that are looked at; the others are refused.
+pub const SUBSCRIBE_FILTERS: usize = 1000;
+/// Levels of a Topic Filter: matching goes as deep.
+pub const FILTER_LEVELS: usize = 200;
+/// Messages that may wait in memory for one session (QoS 0, and volatile sessions).
+pub const SESSION_TRANSIENT_MESSAGES: usize = 1000;
+
+/// Bytes after which a page is closed.
+pub const PAGE_BYTES: u32 = 32 * 1024;
+/// Pages that are being read at a time, for all sessions together.
+pub const PAGES: usize = 4;
+/// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list and in the tree.
+pub const SUBSCRIPTION_BYTES: usize = 160;
+/// Sequence numbers reserved at a time.
+pub const SEQ_RESERVE: u64 = 8192;
+/// Changes in one batch, besides three for each session.
+pub const BATCH_CHANGES: usize = 4096;
+/// Changes of a batch that only settlements may use.
+pub const BATCH_SETTLEMENTS: usize = 2048;
+/// Time for a link to send its CONNECT.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// Settlements alone may wait so long for a commit: what a crash loses of them is delivered again.
+pub const SETTLEMENT_WAIT: Duration = Duration::from_secs(1);
+/// A session's departure is written only after it has been away so long: flapping links write nothing.
+pub const AWAY_NOTE: Duration = Duration::from_secs(3600);
+/// How long the end of the program waits for the last commit.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(3);
+
+/// The capacities that the configuration moves.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Links (connections) at a time.
+    pub links: u32,
+    /// Sessions, with and without a link.
+    pub sessions: u32,
+    /// The largest packet, whole, in bytes; announced as Maximum Packet Size.
+    pub packet_max: u32,
+    /// PUBLISH packets of QoS 1 or 2 that a client may have unacknowledged; announced as Receive Maximum.
+    pub receive_maximum: u16,
+    /// PUBLISH packets that may be in flight to one client, if it allows as many.
+    pub window: u16,
+    /// The longest Session Expiry Interval, in seconds; also for stored sessions of MQTT 3.1.1.
+    pub session_expiry_max: u32,
+    /// The longest Keep Alive, in seconds; `None` leaves it to the client.
+    pub keep_alive_max: Option<u16>,
+    /// Subscriptions of one session.
+    pub subscriptions_per_session: u32,
+    /// Bytes of subscriptions of all sessions together.
+    pub subscription_pool_bytes: usize,
+    /// Bytes of messages in one batch; there are two.
+    pub batch_bytes: usize,
+    /// Bytes lent to links' inboxes and outboxes together.
+    pub buffer_pool_bytes: usize,
+    /// Bytes of messages waiting in memory for all sessions together.
+    pub transient_pool_bytes: usize,
+    /// Bytes of the database.
+    pub disk_max: u64,
+    /// Bytes queued for one stored session before its oldest unsent message goes.
+    pub session_disk_max: u64,
+    /// How long messages on their way to all to whom they are owed may wait for their acknowledgement before they are
+    /// written.
+    pub settle_wait: Duration,
+    /// How long a PUBLISH that does not fit holds its link before it is refused.
+    pub park_max: Duration,
+}
+
+impl Limits {
+    /// Changes in one batch: a message that is owed to every session fits.
+    #[must_use]
+    pub fn batch_changes(&self) -> usize {
+        BATCH_CHANGES + 3 * self.sessions as usize
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let disk_max = 2 << 30;
+        Limits {
+            links: 1000,
+            sessions: 2000,
+            packet_max: 256 * 1024,
+            receive_maximum: 64,
+            window: 64,
+            session_expiry_max: 30 * 24 * 3600,
+            keep_alive_max: None,
+            subscriptions_per_session: 1000,
+            subscription_pool_bytes: 4 << 20,
+            batch_bytes: 1 << 20,
+            buffer_pool_bytes: 4 << 20,
+            transient_pool_bytes: 2 << 20,
+            disk_max,
+            session_disk_max: disk_max / 8,
+            settle_wait: Duration::from_millis(20),
+            park_max: Duration::from_secs(5),
+        }
+    }
+}
