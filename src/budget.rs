@@ -4,7 +4,8 @@ use crate::broker::{JOURNAL_ROW_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, wi
 use crate::cli::check::BudgetRow;
 use crate::config::{Config, ShownSize};
 use crate::limits::{
-    BATCH_CHANGES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES, PAGE_BYTES, PAGES,
+    BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES,
+    PAGE_BYTES, PAGES,
 };
 use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
@@ -18,8 +19,7 @@ const SOCKET_BUFFER_BYTES: usize = 8 * 1024;
 const PROGRAM_BYTES: usize = 4 << 20;
 /// What a bridge holds besides its window: two runtimes, sockets and read buffers.
 const BRIDGE_BYTES: usize = 512 << 10;
-/// A message in a bridge's window, as sensors send them. Larger ones take as much more: a bridge bounds their number, not
-/// yet their bytes.
+/// A message from a cloud. Larger ones take as much more: of those a bridge bounds the number, not yet the bytes.
 const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
 
 /// The pools that are cut out of `memory_max`.
@@ -134,8 +134,9 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row("log", 1, LOG_RING_BYTES + LOG_STACK_BYTES),
     ];
     for bridge in &config.bridges {
-        let window = 2 * usize::from(bridge.window) * BRIDGE_MESSAGE_BYTES;
-        let bytes = larder_bridge::THREAD_STACK_BYTES + BRIDGE_BYTES + window;
+        let forward = BRIDGE_WINDOW_BYTES + limits.packet_max as usize;
+        let receive = usize::from(bridge.window) * BRIDGE_MESSAGE_BYTES;
+        let bytes = larder_bridge::THREAD_STACK_BYTES + BRIDGE_BYTES + forward + receive;
         rows.push(row(
             &format!("bridge {} (its window)", bridge.name),
             1,

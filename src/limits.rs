@@ -24,6 +24,8 @@ pub const FILTER_LEVELS: usize = 200;
 /// Messages that may wait in memory for one session (QoS 0, and volatile sessions).
 pub const SESSION_TRANSIENT_MESSAGES: usize = 1000;
 
+/// Bytes of messages in flight to a bridge, which holds them until the cloud has acknowledged them.
+pub const BRIDGE_WINDOW_BYTES: usize = 512 * 1024;
 /// Bytes after which a page is closed.
 pub const PAGE_BYTES: u32 = 32 * 1024;
 /// Pages that are being read at a time, for all sessions together.

@@ -7,17 +7,23 @@ use super::Broker;
 pub(super) enum Admission {
     /// It is taken.
     Admit,
-    /// Its link waits with it: the journal or the disk is full.
+    /// Its link waits with it: the journal is full.
     Wait,
+    /// Its link waits with it: the disk is full.
+    WaitForDisk,
 }
 
 impl Broker {
     /// All or nothing: a message of `bytes` bytes that is owed to `rows` stored sessions.
     pub(super) fn admit(&self, bytes: usize, rows: usize) -> Admission {
-        if rows == 0 || (self.journal.has_room(bytes, rows) && self.has_disk_room(bytes as u64)) {
+        if rows == 0 {
             Admission::Admit
-        } else {
+        } else if !self.has_disk_room(bytes as u64) {
+            Admission::WaitForDisk
+        } else if !self.journal.has_room(bytes, rows) {
             Admission::Wait
+        } else {
+            Admission::Admit
         }
     }
 

@@ -172,7 +172,7 @@ impl Broker {
         let place = self.sessions.insert(Session {
             client_id: client_id.into(),
             link: None,
-            window: Window::new(self.limits.window),
+            window: Window::new(self.limits.window, u64::MAX),
             transient: VecDeque::new(),
             volatile_seq: 0,
             queue,

@@ -24,6 +24,7 @@ mod rules;
 mod session;
 mod subscribe;
 mod sys;
+mod timeout;
 mod timers;
 mod window;
 
@@ -73,6 +74,8 @@ pub struct Broker {
     next_key: SessionKey,
     disk_used: u64,
     disk_written: u64,
+    /// The disk was full for a message; then the store is asked again how full it is, for it may purge meanwhile.
+    disk_asked: Option<Mono>,
     /// Bytes of messages that wait in memory.
     transient_bytes: usize,
     /// Sessions that may have something to deliver.
@@ -120,6 +123,7 @@ impl Broker {
             next_key: SessionKey(1),
             disk_used: 0,
             disk_written: 0,
+            disk_asked: None,
             transient_bytes: 0,
             dirty: VecDeque::new(),
             releasable: Vec::new(),
@@ -353,7 +357,7 @@ impl Broker {
                 }
             }
         });
-        for dropped in dropped {
+        for dropped in dropped.iter().filter(|dropped| dropped.messages > 0) {
             let place = self.sessions.find_key(dropped.session);
             if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
                 log::warn!(
@@ -406,10 +410,17 @@ impl Broker {
 
     /// The filling batch, if the store is free and something in it is due.
     pub fn poll_batch(&mut self, now: Now) -> Option<Arc<crate::record::Batch>> {
-        if self.journal.is_committing() || self.journal.due(self.limits.settle_wait)? > now.mono {
+        if self.journal.is_committing() || self.batch_due()? > now.mono {
             return None;
         }
+        self.disk_asked = None;
         Some(self.journal.submit(now))
+    }
+
+    /// When the filling batch is to be submitted. An empty one costs no write, and tells how full the disk is.
+    fn batch_due(&mut self) -> Option<Mono> {
+        let due = self.journal.due(self.limits.settle_wait);
+        due.into_iter().chain(self.disk_asked).min()
     }
 
     /// Whether everything recorded is committed, settlements included.
@@ -421,114 +432,6 @@ impl Broker {
     /// Makes everything recorded due at once: the program is about to end.
     pub fn hurry(&mut self) {
         self.journal.hurry();
-    }
-
-    // --- Time ---
-
-    /// How long the turn may sleep; `None`: until something happens.
-    #[must_use]
-    pub fn poll_timeout(&mut self, now: Now) -> Option<Duration> {
-        let waits = !self.dirty.is_empty()
-            || !self.releasable.is_empty()
-            || !self.sending.is_empty()
-            || (!self.parked.is_empty() && self.journal.has_made_room());
-        if waits {
-            return Some(Duration::ZERO);
-        }
-        let batch = if self.journal.is_committing() {
-            None
-        } else {
-            self.journal.due(self.limits.settle_wait)
-        };
-        let next = [batch, self.timers.next(), self.sys_due]
-            .into_iter()
-            .flatten()
-            .min()?;
-        Some(next.since(now.mono))
-    }
-
-    /// Does what is due by now.
-    pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(timer) = self.timers.poll(now.mono) {
-            match timer {
-                Timer::Silent(id) => self.link_is_silent(id, now),
-                Timer::Parked(id) => self.park_is_over(id, now),
-                Timer::Away(place) => self.session_is_away(place, now),
-                Timer::Read(place) => self.note_dirty(place),
-            }
-        }
-        self.publish_sys(now);
-    }
-
-    fn set_silent_timer(&mut self, id: LinkId, at: Mono) {
-        if let Some(link) = self.links.get_mut(id) {
-            if let Some(old) = link.timer.replace(at) {
-                self.timers.clear(old, Timer::Silent(id));
-            }
-            self.timers.set(at, Timer::Silent(id));
-        }
-    }
-
-    fn link_is_silent(&mut self, id: LinkId, now: Now) {
-        let Some(link) = self.links.get_mut(id) else {
-            return;
-        };
-        link.timer = None;
-        match link.phase {
-            Phase::Opened => {
-                log::info!("link {}: closed: no CONNECT came in time", id.index);
-                self.hang_up(id, now);
-            }
-            Phase::Connecting | Phase::Connected => {
-                // A link that we do not read cannot be blamed for its silence.
-                let heard = if link.is_readable() {
-                    link.heard
-                } else {
-                    now.mono
-                };
-                let due = heard.after(link.keep_alive);
-                if due > now.mono {
-                    self.set_silent_timer(id, due);
-                } else {
-                    self.close(id, ReasonCode::KeepAliveTimeout, now);
-                }
-            }
-            Phase::Closing => {}
-        }
-    }
-
-    fn set_away_timer(&mut self, place: u32) {
-        let Some(session) = self.sessions.get_mut(place) else {
-            return;
-        };
-        let Some(left) = session.left else { return };
-        if session.configured {
-            return;
-        }
-        let ends = left.after(Duration::from_secs(u64::from(session.expiry_interval)));
-        let noted = (!session.left_noted).then(|| left.after(crate::limits::AWAY_NOTE));
-        let at = noted.map_or(ends, |noted| noted.min(ends));
-        session.timer = Some(at);
-        self.timers.set(at, Timer::Away(place));
-    }
-
-    fn session_is_away(&mut self, place: u32, now: Now) {
-        let Some(session) = self.sessions.get_mut(place) else {
-            return;
-        };
-        session.timer = None;
-        let Some(left) = session.left else { return };
-        if now.mono.since(left) >= Duration::from_secs(u64::from(session.expiry_interval)) {
-            log::info!(
-                "session {}: ended: it was away for longer than its Session Expiry Interval",
-                session.client_id
-            );
-            self.end_session(place, now);
-            return;
-        }
-        session.left_noted = true;
-        self.save_session(place, false, now);
-        self.set_away_timer(place);
     }
 
     // --- What the turn does for the core ---

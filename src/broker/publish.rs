@@ -7,7 +7,7 @@ use super::receive::Flow;
 use super::rules::may_publish;
 use super::session::{Held, Transient};
 use super::{Broker, note_dirty};
-use crate::limits::{SESSION_TRANSIENT_MESSAGES, TOPIC_BYTES};
+use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::time::{Now, ServiceSeconds};
 use larder_packet::property::id as property_id;
@@ -214,8 +214,14 @@ impl Broker {
             .iter()
             .filter(|target| is_owed(target))
             .count();
-        if self.admit(content.len() + targets.encoded.len(), rows) == Admission::Wait {
-            return Published::Wait;
+        match self.admit(content.len() + targets.encoded.len(), rows) {
+            Admission::Admit => {}
+            Admission::Wait => return Published::Wait,
+            Admission::WaitForDisk => {
+                self.disk_asked
+                    .get_or_insert(now.mono.after(SETTLEMENT_WAIT));
+                return Published::Wait;
+            }
         }
         let owed = (rows > 0).then(|| self.journal.message(content, id));
         let mut held = None;

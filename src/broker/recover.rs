@@ -20,6 +20,8 @@ pub struct ConfiguredSession {
     pub disk_max: u64,
     /// PUBLISH packets that may be in flight to its client.
     pub window: u16,
+    /// Bytes of messages that may be in flight to it, and one message more.
+    pub window_bytes: u64,
 }
 
 impl Broker {
@@ -41,7 +43,7 @@ impl Broker {
         let place = self.sessions.insert(Session {
             client_id: found.client_id.as_str().into(),
             link: None,
-            window: Window::new(self.limits.window),
+            window: Window::new(self.limits.window, u64::MAX),
             transient: VecDeque::new(),
             volatile_seq: 0,
             queue: Some(Queue::recovered(
@@ -96,7 +98,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        session.window = Window::new(wanted.window);
+        session.window = Window::new(wanted.window, wanted.window_bytes);
         if let Some(queue) = &mut session.queue {
             queue.bytes_max = wanted.disk_max;
             queue.widen_maybe_sent(wanted.window);

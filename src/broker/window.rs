@@ -47,16 +47,21 @@ pub(super) struct Window {
     /// Made whole when the first message is in flight, and never longer than `capacity`.
     entries: VecDeque<InFlight>,
     capacity: u16,
+    /// Bytes of messages in flight above which no further one is sent; the first always is.
+    bytes_max: u64,
+    bytes: u64,
     /// Those sent on the present link and not acknowledged.
     outstanding: u16,
 }
 
 impl Window {
-    /// An empty window for at most `capacity` messages; it holds no memory until one is in flight.
-    pub(super) fn new(capacity: u16) -> Window {
+    /// An empty window for at most `capacity` messages of `bytes_max` bytes; it holds no memory until one is in flight.
+    pub(super) fn new(capacity: u16, bytes_max: u64) -> Window {
         Window {
             entries: VecDeque::new(),
             capacity,
+            bytes_max,
+            bytes: 0,
             outstanding: 0,
         }
     }
@@ -66,7 +71,10 @@ impl Window {
         let in_span = self
             .first()
             .is_none_or(|first| seq < first + PACKET_IDS - 1);
-        self.free(receive_maximum) > 0 && self.entries.len() < usize::from(self.capacity) && in_span
+        self.free(receive_maximum) > 0
+            && self.bytes < self.bytes_max
+            && self.entries.len() < usize::from(self.capacity)
+            && in_span
     }
 
     /// How many may be sent on this link before an acknowledgement comes.
@@ -91,6 +99,7 @@ impl Window {
             len,
             phase: Phase::Sent,
         });
+        self.bytes += u64::from(len);
         self.outstanding += 1;
     }
 
@@ -121,6 +130,7 @@ impl Window {
         entry.phase = Phase::Settled;
         let acknowledged = *entry;
         self.outstanding -= 1;
+        self.bytes -= u64::from(acknowledged.len);
         while self
             .entries
             .front()
@@ -186,7 +196,7 @@ mod tests {
     use super::*;
 
     fn window(seqs: impl IntoIterator<Item = Seq>) -> Window {
-        let mut window = Window::new(64);
+        let mut window = Window::new(64, u64::MAX);
         for seq in seqs {
             window.push(seq, RowNo::NONE, 0);
         }

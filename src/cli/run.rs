@@ -5,7 +5,7 @@ use crate::broker::{Broker, ConfiguredSession};
 use crate::budget;
 use crate::clock::SystemClock;
 use crate::config::{Bind, BridgeConfig, Config, ShownSize};
-use crate::limits::Limits;
+use crate::limits::{BRIDGE_WINDOW_BYTES, Limits};
 use crate::net::{Listen, Sockets};
 use crate::observe;
 use crate::record::{Recovered, SubscriptionRecord};
@@ -154,6 +154,7 @@ fn bridge_session(bridge: &BridgeConfig) -> ConfiguredSession {
         subscriptions: subscriptions.collect(),
         disk_max: bridge.disk_max,
         window: bridge.window,
+        window_bytes: BRIDGE_WINDOW_BYTES as u64,
     }
 }
 
