@@ -377,6 +377,7 @@ impl Delivering<'_> {
                         return None;
                     }
                     why.count(&mut self.session.drops);
+                    self.session.window.give_up(seq);
                     queue.settled(u64::from(len));
                     self.journal.settle(queue.key, seq, row, self.now);
                 }

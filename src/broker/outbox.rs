@@ -132,6 +132,8 @@ pub(super) struct Outbox {
     bytes: Vec<u8>,
     /// Of these, how many have left.
     left: usize,
+    /// Length of the packet that is larger than [`LINK_OUTBOX_BYTES`], if one is there.
+    large: usize,
 }
 
 impl Outbox {
@@ -149,12 +151,12 @@ impl Outbox {
 
     pub(super) fn discard(&mut self, buffers: &mut Buffers) {
         buffers.give(std::mem::take(&mut self.bytes));
-        self.left = 0;
+        (self.left, self.large) = (0, 0);
     }
 
     /// Whether so much waits that the link is not to be read.
     pub(super) fn is_flooded(&self) -> bool {
-        self.pending().len() >= LINK_OUTBOX_BYTES + LINK_OUTBOX_CONTROL_BYTES
+        self.pending().len() >= LINK_OUTBOX_BYTES.max(self.large) + LINK_OUTBOX_CONTROL_BYTES
     }
 
     /// Puts a PUBLISH there; `false` if there is no room now.
@@ -168,6 +170,9 @@ impl Outbox {
         let pending = self.pending().len();
         if (pending > 0 && pending + len > LINK_OUTBOX_BYTES) || !self.make_room(len, buffers) {
             return false;
+        }
+        if len > LINK_OUTBOX_BYTES {
+            self.large = len;
         }
         delivery.encode(version, &mut self.bytes);
         true

@@ -202,19 +202,27 @@ impl Broker {
         self.note_sending(id);
     }
 
-    fn handle_disconnect(&mut self, id: LinkId, disconnect: &Disconnect, _now: Now) -> Flow {
-        let Some(place) = self.links.get(id).and_then(|link| link.session) else {
+    fn handle_disconnect(&mut self, id: LinkId, disconnect: &Disconnect, now: Now) -> Flow {
+        let Some(asked) = disconnect.properties.session_expiry_interval() else {
             return Flow::HangUp;
         };
-        if let (Some(asked), Some(session)) = (
-            disconnect.properties.session_expiry_interval(),
-            self.sessions.get_mut(place),
-        ) {
-            // A session that was to end with its link cannot be kept after all [MQTT-3.14.2-2].
-            if session.queue.is_none() && asked > 0 {
-                return Flow::Close(ReasonCode::ProtocolError);
-            }
+        let place = self.links.get(id).and_then(|link| link.session);
+        let Some((place, session)) =
+            place.and_then(|place| Some((place, self.sessions.get_mut(place)?)))
+        else {
+            return Flow::HangUp;
+        };
+        // A session that was to end with its link cannot be kept after all [MQTT-3.14.2-2].
+        if session.queue.is_none() && asked > 0 {
+            return Flow::Close(ReasonCode::ProtocolError);
+        }
+        let before = session.expiry_interval;
+        if !session.configured {
             session.expiry_interval = asked.min(self.limits.session_expiry_max);
+        }
+        // One that ends now is dropped; a record of it would be for nothing.
+        if session.expiry_interval != before && session.expiry_interval > 0 {
+            self.save_session(place, false, now);
         }
         Flow::HangUp
     }

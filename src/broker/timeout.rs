@@ -68,12 +68,9 @@ impl Broker {
                 self.hang_up(id, now);
             }
             Phase::Connecting | Phase::Connected => {
-                // A link that we do not read cannot be blamed for its silence.
-                let heard = if link.is_readable() {
-                    link.heard
-                } else {
-                    now.mono
-                };
+                // A link that we leave unread for our own reasons cannot be blamed for its silence.
+                let is_held = link.parked.is_some() || link.phase == Phase::Connecting;
+                let heard = if is_held { now.mono } else { link.heard };
                 let due = heard.after(link.keep_alive);
                 if due > now.mono {
                     self.set_silent_timer(id, due);

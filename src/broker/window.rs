@@ -127,10 +127,23 @@ impl Window {
         if entry.phase != Phase::Sent {
             return None;
         }
-        entry.phase = Phase::Settled;
         let acknowledged = *entry;
         self.outstanding -= 1;
-        self.bytes -= u64::from(acknowledged.len);
+        self.settle(index);
+        Some(acknowledged)
+    }
+
+    /// Takes out a message that was to be sent again and cannot be.
+    pub(super) fn give_up(&mut self, seq: Seq) {
+        if let Some(index) = self.find(seq) {
+            self.settle(index);
+        }
+    }
+
+    fn settle(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        entry.phase = Phase::Settled;
+        self.bytes -= u64::from(entry.len);
         while self
             .entries
             .front()
@@ -138,7 +151,6 @@ impl Window {
         {
             self.entries.pop_front();
         }
-        Some(acknowledged)
     }
 
     /// The link ended: all that is in flight is to be sent again on the next.
