@@ -3,7 +3,7 @@
 use super::Broker;
 use super::link::Phase;
 use super::timers::Timer;
-use crate::limits::AWAY_NOTE;
+use crate::limits::{AWAY_NOTE, CONNECT_WAIT};
 use crate::net::LinkId;
 use crate::time::{Mono, Now};
 use larder_packet::ReasonCode;
@@ -63,6 +63,10 @@ impl Broker {
         };
         link.timer = None;
         match link.phase {
+            // Its CONNECT has come and waits for room.
+            Phase::Opened if link.parked.is_some() => {
+                self.set_silent_timer(id, now.mono.after(CONNECT_WAIT));
+            }
             Phase::Opened => {
                 log::info!("link {}: closed: no CONNECT came in time", id.index);
                 self.hang_up(id, now);
