@@ -1,7 +1,6 @@
 //! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
 
 use crate::broker::{JOURNAL_ROW_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, window_bytes};
-use crate::cli::check::BudgetRow;
 use crate::config::{Config, ShownSize};
 use crate::limits::{
     BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES,
@@ -21,6 +20,17 @@ const PROGRAM_BYTES: usize = 4 << 20;
 const BRIDGE_BYTES: usize = 512 << 10;
 /// A message from a cloud. Larger ones take as much more: of those a bridge bounds the number, not yet the bytes.
 const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
+
+/// One term of the memory budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetRow {
+    /// What takes the memory.
+    pub owner: String,
+    /// How many of it there can be.
+    pub count: u64,
+    /// Bytes of each.
+    pub bytes: u64,
+}
 
 /// The pools that are cut out of `memory_max`.
 #[derive(Clone, Copy, Debug)]

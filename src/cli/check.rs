@@ -1,23 +1,13 @@
 //! `larder check`: what a configuration means, for a person to read before it runs.
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
+use crate::budget::BudgetRow;
 use crate::config::{BridgeConfig, Config, ShownDuration, ShownSize};
 use larder_bridge::Rule;
 use larder_packet::Version;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// One term of the memory budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BudgetRow {
-    /// What takes the memory.
-    pub owner: String,
-    /// How many of it there can be.
-    pub count: u64,
-    /// Bytes of each.
-    pub bytes: u64,
-}
 
 /// Reads a configuration, or the defaults, and prints it with its memory budget, which `budget` sums. Fails if the
 /// configuration cannot be run, or needs more memory than its `memory_max`.
