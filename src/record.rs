@@ -204,6 +204,8 @@ pub struct Batch {
     pub service: ServiceSeconds,
     /// Wall clock when it was closed, if synchronised: seconds since 1970.
     pub wall: Option<u64>,
+    /// Whether service time and wall clock are written down in any case, and not only when they have not been for a while.
+    pub note: bool,
 }
 
 /// A wish for the next rows of a queue.

@@ -148,6 +148,8 @@ pub(super) struct Journal {
     released: Vec<LinkId>,
     /// Whether room was made since it was last asked.
     made_room: bool,
+    /// Whether the filling batch is to write down the service time.
+    note: bool,
 }
 
 impl Journal {
@@ -177,6 +179,7 @@ impl Journal {
             urgent: false,
             released: Vec::new(),
             made_room: false,
+            note: false,
         }
     }
 
@@ -480,6 +483,9 @@ impl Journal {
 
     /// When the filling batch is to be submitted: `None` if it is empty.
     pub(super) fn due(&mut self, settle_wait: Duration) -> Option<Mono> {
+        if self.note {
+            return Some(Mono(0));
+        }
         if self.live == 0 {
             return None;
         }
@@ -519,6 +525,7 @@ impl Journal {
         let side = std::mem::replace(&mut self.filling, next_side);
         batch.service = now.service;
         batch.wall = now.wall_trusted.then_some(now.wall);
+        batch.note = std::mem::take(&mut self.note);
         let batch = Arc::new(batch);
         self.committing = Some((Arc::clone(&batch), side));
         (self.live, self.unsent, self.unsettled, self.oldest_row) = (0, 0, 0, 0);
@@ -528,12 +535,12 @@ impl Journal {
 
     /// Whether everything recorded is committed.
     pub(super) fn is_saved(&self) -> bool {
-        self.live == 0 && self.committing.is_none()
+        self.live == 0 && !self.note && self.committing.is_none()
     }
 
-    /// What is recorded is due at once.
-    pub(super) fn hurry(&mut self) {
-        self.urgent = true;
+    /// The filling batch is due at once, and writes down the service time.
+    pub(super) fn note(&mut self) {
+        self.note = true;
     }
 
     /// The batch is durable. `each` is called for its rows that are not settled, oldest first.

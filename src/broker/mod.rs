@@ -40,7 +40,7 @@ pub use recover::ConfiguredSession;
 pub use session::Drops;
 pub(crate) use window::window_bytes;
 
-use crate::limits::Limits;
+use crate::limits::{CONNECT_WAIT, Limits, PAGES, SERVICE_NOTE};
 use crate::net::{LinkId, Origin};
 use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
@@ -76,6 +76,8 @@ pub struct Broker {
     disk_written: u64,
     /// The disk was full for a message; then the store is asked again how full it is, for it may purge meanwhile.
     disk_asked: Option<Mono>,
+    /// When nothing was committed for so long that the age of what is stored would be forgotten.
+    note_due: Mono,
     /// Bytes of messages that wait in memory.
     transient_bytes: usize,
     /// Sessions that may have something to deliver.
@@ -124,6 +126,7 @@ impl Broker {
             disk_used: 0,
             disk_written: 0,
             disk_asked: None,
+            note_due: now.mono.after(SERVICE_NOTE),
             transient_bytes: 0,
             dirty: VecDeque::new(),
             releasable: Vec::new(),
@@ -149,7 +152,7 @@ impl Broker {
         self.counters.links_opened += 1;
         self.links
             .insert(Link::new(id, origin, self.limits.receive_maximum, now.mono));
-        self.set_silent_timer(id, now.mono.after(crate::limits::CONNECT_WAIT));
+        self.set_silent_timer(id, now.mono.after(CONNECT_WAIT));
     }
 
     /// A peer was turned away.
@@ -400,7 +403,7 @@ impl Broker {
 
     /// The next page to be read.
     pub fn poll_read(&mut self) -> Option<PageRequest> {
-        if self.pages_out >= crate::limits::PAGES {
+        if self.pages_out >= PAGES {
             return None;
         }
         let request = self.reads.pop_front()?;
@@ -413,14 +416,19 @@ impl Broker {
         if self.journal.is_committing() || self.batch_due()? > now.mono {
             return None;
         }
+        if self.note_due <= now.mono {
+            self.journal.note();
+        }
         self.disk_asked = None;
+        self.note_due = now.mono.after(SERVICE_NOTE);
         Some(self.journal.submit(now))
     }
 
     /// When the filling batch is to be submitted. An empty one costs no write, and tells how full the disk is.
     fn batch_due(&mut self) -> Option<Mono> {
         let due = self.journal.due(self.limits.settle_wait);
-        due.into_iter().chain(self.disk_asked).min()
+        let note = self.sessions.has_stored().then_some(self.note_due);
+        [due, self.disk_asked, note].into_iter().flatten().min()
     }
 
     /// Whether everything recorded is committed, settlements included.
@@ -429,9 +437,9 @@ impl Broker {
         self.journal.is_saved()
     }
 
-    /// Makes everything recorded due at once: the program is about to end.
+    /// Makes everything recorded due at once, and the service time: the program is about to end.
     pub fn hurry(&mut self) {
-        self.journal.hurry();
+        self.journal.note();
     }
 
     // --- What the turn does for the core ---

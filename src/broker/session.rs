@@ -156,6 +156,11 @@ impl Sessions {
             .copied()
     }
 
+    /// Whether any session is stored.
+    pub(super) fn has_stored(&self) -> bool {
+        !self.by_key.is_empty()
+    }
+
     /// The stored session with this key.
     pub(super) fn find_key(&self, key: SessionKey) -> Option<u32> {
         self.by_key.get(&key).copied()

@@ -300,9 +300,11 @@ impl Noted {
         }
     }
 
-    /// Whether `batch` brings a note worth a page: a minute has passed, or the wall clock has been synchronised.
+    /// Whether `batch` brings a note worth a page: it says so, a minute has passed, or the wall clock has been
+    /// synchronised.
     fn is_due(self, batch: &Batch) -> bool {
-        batch.service.0 >= self.service.0 + Self::EVERY
+        batch.note
+            || batch.service.0 >= self.service.0 + Self::EVERY
             || (self.wall.is_none() && batch.wall.is_some())
     }
 }
