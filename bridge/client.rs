@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::relay::Terms;
 use larder_packet::{Qos, Version};
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -122,7 +122,7 @@ pub(crate) fn open(target: &Target) -> (Requests, Connection) {
     let connection = Connection {
         events,
         submitted: Rc::clone(&submitted),
-        ids: HashMap::new(),
+        ids: BTreeMap::new(),
         window: target.window,
         keep_alive: target.keep_alive,
     };
@@ -185,7 +185,7 @@ pub(crate) struct Connection {
     events: Events,
     submitted: Submitted,
     /// Packet identifier to the relay's id, of what is not acknowledged.
-    ids: HashMap<u16, u64>,
+    ids: BTreeMap<u16, u64>,
     window: u16,
     keep_alive: Duration,
 }

@@ -3,6 +3,11 @@
 //! Both tasks are parts of one future on one thread, so that the relay needs no lock. Each polls its link, reports the
 //! event to the relay, and hands the relay's actions to whichever link they are for; that never waits.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the driver reads the clock for the relay, whose rules have it as an argument"
+)]
+
 use crate::client::{self, Connection, Event, LinkError, NoRoom, Requests, Target};
 use crate::config::Config;
 use crate::redial::Redial;

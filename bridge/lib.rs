@@ -120,6 +120,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// Runs the bridge, and again after a panic or when the system refused it something, with growing delays.
+#[expect(clippy::disallowed_methods, reason = "it times the driver's restarts")]
 fn run_for_ever(setup: &Setup, stop: &watch::Receiver<bool>) {
     let config = &setup.config;
     let mut redial = Redial::new(1, config.reconnect_min, config.reconnect_max, setup.seed);

@@ -1,5 +1,7 @@
 //! What a bridge tells about itself: its state, and log lines that a flapping link cannot make a flood of.
 
+#![expect(clippy::disallowed_methods, reason = "nothing is decided by this time")]
+
 use crate::relay::{Counters, SetAside, Side};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

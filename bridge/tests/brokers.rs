@@ -1,5 +1,10 @@
 //! A whole bridge between two mosquittos, over links that are cut.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a test waits with a clock of its own, and prints"
+)]
 #![allow(clippy::unwrap_used)]
 
 use larder_bridge::{Config, Handle, LocalAddress, Rule, State, Status, start};

@@ -134,6 +134,7 @@ impl Log for RingLog {
         metadata.level() <= self.level
     }
 
+    #[expect(clippy::disallowed_methods, reason = "for a person to read")]
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
@@ -202,6 +203,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "for a person to read")]
     fn tell_dropped(&mut self) {
         let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {

@@ -109,6 +109,10 @@ impl<W: Fn()> Writer<W> {
     }
 
     /// Waits between two attempts; ends early if the store is being dropped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the turn does not see how long it is"
+    )]
     fn wait(&self, time: Duration) -> Result<(), Stopped> {
         let until = Instant::now() + time;
         loop {
