@@ -1,4 +1,164 @@
-//! Larder, an MQTT broker for the edge of the network.
+//! Larder is an MQTT broker for the edge: one process on a Linux gateway that serves the clients around it over MQTT
+//! 3.1.1 and 5.0. What it acknowledges is on disk, or acknowledged already by every subscriber that outlives its
+//! connection; what waits for an absent subscriber waits on disk, and costs no memory. A bridge passes chosen topics to
+//! a broker elsewhere when that can be reached.
+//!
+//! This page is the architecture. It uses some [words of our own](#words).
+//!
+//! # The turn
+//!
+//! One thread does everything that is MQTT. It runs a loop whose every round is a *turn*,
+//! [`Server::turn`](server::Server::turn):
+//!
+//! ```text
+//! net.wait(broker.poll_timeout())       the only place that sleeps
+//! now = clock.now()                     the only clock read
+//! broker.handle_store(events)           committed, page read, stalled
+//! broker.resume_parked                  room was made: what did not fit may fit now
+//! net events -> broker.receive          bytes to packets; one read per link and turn, so that none starves another
+//! broker.handle_timeout                 after receiving: our own stall must not expire a client
+//! broker.deliver                        acknowledgements and messages into outboxes, as far as there is room
+//! store.read(broker.poll_read)          pages of queues that are wanted
+//! store.submit(broker.poll_batch)       if the writer is free and the batch is due
+//! net.write(broker.outbox)              one write per link and turn
+//! ```
+//!
+//! Nothing in it blocks. Committing and reading are done by two threads of the [`store`], which answer with events and
+//! wake the loop; log lines go through a ring to a third ([`observe::log`]). Each bridge is a thread too, and an
+//! ordinary client: it comes in through a socket.
+//!
+//! [`Server`](server::Server) is generic over the network ([`net::Net`]) and the store ([`record::Store`]), and is
+//! handed its clock ([`time::Clock`]). With a fake network, a disk that can crash and virtual time in their places, the
+//! same turn and the same core run in a simulator, where one seed replays one life.
+//!
+//! # The layers
+//!
+//! Who may know whom; `tests/house` checks every path that the source names.
+//!
+//! | | what it is | whom it knows |
+//! | --- | --- | --- |
+//! | [`limits`] | every capacity, by name | nobody |
+//! | [`time`] | what the clocks say, as an argument | nobody |
+//! | [`larder_packet`] | bytes to packets and back; a crate of its own | nobody |
+//! | [`record`] | what is durable, as plain data; the store as a trait | `time`, `larder_packet` |
+//! | [`clock`] | the machine's clocks, the only file that reads them | `time` |
+//! | [`observe`] | the log | nobody |
+//! | [`larder_bridge`] | a client of this broker, a client of the cloud, and a relay between them; a crate of its own | `larder_packet` |
+//! | [`config`] | `larder.toml`, checked once | `larder_packet`, `larder_bridge` |
+//! | [`net`] | sockets as bytes, no MQTT | `time` |
+//! | [`store`] | SQLite, its two threads, and a store in memory | `record`, `time`, `larder_packet` |
+//! | [`broker`] | the core: MQTT without I/O | `limits`, `time`, `record`, `larder_packet`, and two names of `net` |
+//! | [`server`] | the turn | `limits`, `time`, `record`, `net`, `broker` |
+//! | [`budget`] | the sum of the capacities | whatever has a capacity |
+//! | [`cli`] | the commands; `run` assembles the parts | all |
+//!
+//! The core is *pure*: it names no socket, file, thread, clock or source of randomness. Of `net` it knows
+//! [`LinkId`](net::LinkId) and [`Origin`](net::Origin), which name a link and say where it came from, and do nothing.
+//! Time and the outcome of I/O come in as arguments (`handle_…`), randomness as a seed; what is to be done goes out
+//! through `poll_…`.
+//!
+//! # One PUBLISH, from the socket to its PUBACK
+//!
+//! A sensor publishes at QoS 1; a stored session has subscribed.
+//!
+//! 1. `net/sockets.rs` tells that the link is readable, and the turn reads up to
+//!    [`LINK_READ_BYTES`](limits::LINK_READ_BYTES) of it into its one buffer.
+//! 2. `broker/receive.rs` finds whole packets in the bytes and hands each to its handler. Half a packet stays in the
+//!    link's inbox.
+//! 3. `broker/publish.rs` asks `router.rs` who has subscribed. A session is met once, however many of its filters
+//!    match.
+//! 4. `broker/admit.rs` decides, for all receivers or none, whether there is room on disk and in the journal. If not,
+//!    the link is *parked*: this packet and what follows it stay in the inbox, and the socket is not read.
+//! 5. `broker/journal.rs` copies the message once into the filling batch; `queue.rs` gives it the session's next
+//!    sequence number and appends a row that owes it. The PUBACK goes into the link's FIFO (`outbox.rs`) together with
+//!    what it rests on: that message.
+//! 6. `broker/deliver.rs`, in the same turn: if the session has a link and room in its window, the message is encoded
+//!    from the journal into that link's outbox. The disk has not been asked.
+//! 7. The batch is *due* when something in it is urgent: here, if the row could not be sent. If it was sent, the batch
+//!    may wait `settle_wait` for the subscriber. When it is due and the writer is free, it becomes the committing
+//!    batch; `store/writer.rs` makes it one transaction with one fsync (`store/sqlite/apply.rs`), says
+//!    [`Committed`](record::Event::Committed) and wakes the loop.
+//! 8. Either that event comes (`Broker::handle_store`), or before it the subscriber's PUBACK (`broker/acknowledge.rs`),
+//!    which settles the row. Both make what our PUBACK rests on true. `release_acks` in `broker/deliver.rs` moves it
+//!    from the FIFO into the outbox, and at the end of the turn it leaves.
+//!
+//! # What always holds
+//!
+//! - **Acknowledged is durable.** An acknowledgement gets into an outbox in one way: `Acks` takes it with a `RestsOn`,
+//!   and gives it out as `Ready`, which nothing else can make, once that is done. A reply rests on all that it reports,
+//!   also on what an earlier packet changed: a repeated SUBSCRIBE, or Session Present, waits for the ticket of the
+//!   session's last change.
+//! - **Acknowledgements keep their order**, and the CONNACK is first. A link has *one* FIFO for PUBACK, SUBACK,
+//!   UNSUBACK and CONNACK. The standard asks for order among PUBACKs only [MQTT-4.6.0-2]; several FIFOs would let none
+//!   leave earlier that matters, because a commit completes everything recorded before it. The price is that a message
+//!   which is settled early waits behind an acknowledgement that needs the disk. The FIFO is a capacity: when it is
+//!   full, the link is not read.
+//! - **A queue is \[on disk\]\[committing\]\[filling\]**, in the order of sequence numbers. A window is fed from disk
+//!   while its head is there, then from the journal. At a commit the rows change their place, and nothing else.
+//! - **No sequence number is used for two messages, and a Packet Identifier follows from it.** So a message that is
+//!   sent again, also after a crash, has the identifier that it had [MQTT-4.4.0-1], and nothing is written at delivery.
+//!   A session's record holds `seq_reserved`, raised in blocks of [`SEQ_RESERVE`](limits::SEQ_RESERVE); a number above
+//!   the committed reserve is never sent, and recovery continues there. Numbers in flight lie less than 65,535 apart.
+//! - **What is settled before it is written is never written** (*elision*). A settlement that meets its row in the
+//!   filling batch cancels both; one that meets it in the committing batch frees the PUBACK at once. A batch in which
+//!   nothing is left costs no write.
+//! - **A commit that fails is tried again.** A batch is plain data, kept until it commits. Tickets stay open meanwhile,
+//!   state is never rolled back, and room is decided at admission, so that the database's own ceiling is not met from
+//!   inside.
+//! - **Parking comes before refusing.** A passing shortage is back-pressure on the one link that met it, its Keep Alive
+//!   suspended. A PUBLISH that has been parked for `park_max` is refused, for 0x97 is final [MQTT-4.4.0-2].
+//! - **Read pages are dropped rather than held.** A page of a queue that could not be sent whole is read again later: a
+//!   session without room in its window holds no page, so [`PAGES`](limits::PAGES) of them are enough for all.
+//! - **After a start, what may have been sent says so.** The first rows of each queue, as many as the window, carry
+//!   DUP, and are neither expired nor dropped.
+//! - **Start is recovery**, always, and costs the same for any backlog: a queue's length comes from its first and last
+//!   row.
+//! - **Every table, buffer, queue and pool has a capacity**, named in [`limits`] or where it lives, and [`budget`] sums
+//!   them before the start.
+//!
+//! # Words
+//!
+//! From the standard: Client Identifier, Session, Session Present, Application Message, Topic Name, Topic Filter,
+//! Subscription, Packet Identifier, Keep Alive, Session Expiry Interval, Receive Maximum, Reason Code. Our own:
+//!
+//! - **link**: one connection of a client, from its first byte to its last. Its name has a generation, so that what
+//!   waits for it dies with it.
+//! - **turn**: one round of the loop.
+//! - **stored** session: one that outlives its link (Session Expiry Interval above 0; 3.1.1: Clean Session 0).
+//! - **volatile** session: one that ends with its link.
+//! - **owe**: a message is owed to a stored session from its admission until it is settled. A volatile session is owed
+//!   nothing.
+//! - **settle**: to end that: the receiver has acknowledged the message, or it expired, is larger than its receiver
+//!   takes, or was given up under a policy.
+//! - **batch**: what one transaction makes durable: messages and changes, as plain data ([`record::Batch`]).
+//! - **journal**: the two batches, one that fills while the other is committed.
+//! - **ticket**: a batch's number, as what waits for its commit holds it ([`record::Ticket`]).
+//! - **queue**: all that a stored session is owed, in its order.
+//! - **window**: the part of it that is in flight: sent, and not acknowledged.
+//! - **inbox**: bytes of a link that are not whole packets, or are parked.
+//! - **outbox**: bytes of a link on their way to its socket.
+//! - **budget**: the sum of all capacities, which must not be above `limits.memory_max`.
+//!
+//! # Absent on purpose
+//!
+//! - An async runtime, and locks, in the broker: there is one loop, and the core has one owner. (rumqttc brings tokio
+//!   into the bridges' threads.)
+//! - A switch that acknowledges earlier. Speed comes from batches and elision.
+//! - A second protocol. Bridges speak MQTT over the private socket, and so will administration.
+//! - The word "bridge" in the core. What a bridge needs is a session that the configuration names
+//!   ([`ConfiguredSession`](broker::ConfiguredSession)).
+//! - A queue in the bridge. It acknowledges to one side after the other has, so both queues are sessions.
+//! - Timers and ages by the wall clock. Ages on disk count [seconds of service](time::ServiceSeconds); of the wall
+//!   clock only the time switched off is taken, if it was synchronised before and is now.
+//! - A clean shutdown that anything rests on. [`Server::shut_down`](server::Server::shut_down) says goodbye and saves
+//!   some work.
+//! - `unsafe`, but in the crates that Larder uses.
+//!
+//! # Not in this version
+//!
+//! QoS 2 (granted as 1), retained messages, wills, shared subscriptions, topic aliases from clients, enhanced
+//! authentication, user names and passwords, TLS, WebSocket. A CONNACK says what is not there; README.md says what
+//! becomes of whoever asks for it all the same. The codec knows all packets and properties.
 
 pub mod broker;
 pub mod budget;
