@@ -51,6 +51,7 @@ def streams_through_chaos(lab, result, gateway, cloud, things, *, counts, second
     ]
     chaos = Chaos(lab.random, things, pause=pause, seconds=seconds)
     chaos.start()
+    lab.at_end(chaos.stop)
     for publisher, _, _ in flows:
         publisher.start()
         lab.at_end(setattr, publisher, "stopping", True)

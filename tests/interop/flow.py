@@ -174,14 +174,16 @@ class Chaos(threading.Thread):
         self.random, self.things, self.pause = random, things, pause
         self.deadline = time.monotonic() + seconds
         self.done = dict.fromkeys(things, 0)
+        self.stopping = threading.Event()
         self.fault = None
 
     def run(self):
         try:
             while time.monotonic() < self.deadline:
-                # Each in its turn, in an order of its own: none is forgotten.
+                # All once, in a random order, and again: none is forgotten.
                 for name in self.random.sample(sorted(self.things), len(self.things)):
-                    time.sleep(self.random.uniform(*self.pause))
+                    if self.stopping.wait(self.random.uniform(*self.pause)):
+                        return
                     self.things[name]()
                     self.done[name] += 1
         except Exception as fault:
@@ -193,3 +195,8 @@ class Chaos(threading.Thread):
             raise self.fault
         expect(not self.is_alive(), "the chaos does not end")
         return ", ".join(f"{count} × {name}" for name, count in self.done.items())
+
+    def stop(self):
+        """Nothing is started any more when this returns."""
+        self.stopping.set()
+        self.join(2 * PATIENCE)

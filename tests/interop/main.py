@@ -25,6 +25,8 @@ def main():
     print(f"{binary} of {built}; INTEROP_SEED={seed}", flush=True)
 
     signal.signal(signal.SIGALRM, out_of_time)
+    # What was started is ended then as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     results = [run(test, binary, f"{seed} {test.name}") for test in chosen]
     print()
     print(report.table(results))

@@ -116,7 +116,8 @@ def every_pair(lab, result):
 @both_versions("mosquitto: 2,000 lines from stdin")
 def many_small(lab, result, version):
     larder = lab.larder()
-    subscriber = Subscriber(lab, larder, "-V", version, "-q", "1", "-t", "lines")
+    # Without -c, more than a bounded queue of them would be dropped for a reader that is slower than the publisher.
+    subscriber = Subscriber(lab, larder, "-V", version, "-i", "reader", "-c", "-q", "1", "-t", "lines")
     publish(larder, "-V", version, "-q", 1, "-t", "lines", "-l", text=lines(range(2000)))
     result.add(range(2000), range(2000), numbers_in(subscriber.take(2000)))
     expect(result.counts["doubled"] == 0, "a live link doubles nothing")
