@@ -28,6 +28,16 @@ pub const SESSION_TRANSIENT_MESSAGES: usize = 1000;
 pub const BRIDGE_WINDOW_BYTES: usize = 512 * 1024;
 /// Bytes after which a page is closed.
 pub const PAGE_BYTES: u32 = 32 * 1024;
+/// Bytes of a message that waits in memory, besides its own: its place in the session's list, and its share.
+pub const TRANSIENT_BYTES: usize = 128;
+/// Packets of one link taken in one turn.
+pub const LINK_PACKETS: usize = 512;
+/// The largest CONNECT, in bytes.
+pub const CONNECT_BYTES: usize = 16 * 1024;
+/// Time for a packet that was begun to become whole, besides a second for each 1,000 bytes of it.
+pub const PACKET_WAIT: Duration = Duration::from_secs(60);
+/// How long a link may take nothing of what waits for it.
+pub const STUCK_WAIT: Duration = Duration::from_secs(120);
 /// Pages that are being read at a time, for all sessions together.
 pub const PAGES: usize = 4;
 /// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list and in the tree.
@@ -91,7 +101,13 @@ impl Limits {
     /// Changes in one batch: a message that is owed to every session fits.
     #[must_use]
     pub fn batch_changes(&self) -> usize {
-        BATCH_CHANGES + 3 * self.sessions as usize
+        Limits::batch_changes_for(self.sessions as usize)
+    }
+
+    /// The same for so many sessions: recovery may find more than the configuration allows.
+    #[must_use]
+    pub fn batch_changes_for(sessions: usize) -> usize {
+        BATCH_CHANGES + 3 * sessions
     }
 }
 

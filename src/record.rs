@@ -88,8 +88,9 @@ pub struct Owe {
     pub bytes_before: u64,
 }
 
-/// The rows with `after < seq <= up_to`, without the first `keep` of them, are removed from the oldest on until at least
-/// `bytes` bytes and `messages` messages are gone, or none is left.
+/// Of the rows with `after < seq <= up_to`, without the first `keep` of those up to `keep_up_to`, the oldest are removed
+/// until no more than `bytes_keep` bytes were queued from the next one on. What is to stay is counted from the newest row
+/// back, so that a hole among older rows, left by an earlier drop, does not make more go than must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropOldest {
     /// Whose queue.
@@ -98,12 +99,14 @@ pub struct DropOldest {
     pub after: Seq,
     /// So many rows after that may have been sent before the last start, and stay.
     pub keep: u32,
+    /// The last row that can be among these.
+    pub keep_up_to: Seq,
     /// The last row that may go.
     pub up_to: Seq,
-    /// Messages to remove at least.
-    pub messages: u64,
-    /// Bytes to remove at least ([`Message::len`] each).
-    pub bytes: u64,
+    /// Bytes ever queued in this session ([`Message::len`] each), when this was recorded.
+    pub bytes_ever: u64,
+    /// Bytes that stay, counted from the newest row back.
+    pub bytes_keep: u64,
 }
 
 /// One change of what is stored. The changes of a batch take effect in their order.
@@ -260,6 +263,9 @@ pub struct Dropped {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Of the oldest row that could have gone and stayed: [`Owe::messages_before`] and [`Owe::bytes_before`]. With them
+    /// the length of what is left is known exactly.
+    pub rest: Option<(u64, u64)>,
 }
 
 /// What a store tells the turn.

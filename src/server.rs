@@ -92,8 +92,8 @@ impl<N: Net, S: Store> Server<N, S> {
                 continue;
             }
             match self.net.write(link, outbox) {
-                Moved::Bytes(bytes) => self.broker.sent(link, bytes),
-                Moved::Blocked => {}
+                Moved::Bytes(bytes) => self.broker.sent(link, bytes, now),
+                Moved::Blocked => self.broker.sent(link, 0, now),
                 Moved::Gone => {
                     self.broker.link_lost(link, now);
                     self.net.close(link);
@@ -122,6 +122,8 @@ impl<N: Net, S: Store> Server<N, S> {
             self.submit(self.now);
             self.net.wait(Some(deadline.since(self.now.mono)));
             self.now = clock.now();
+            // Nobody is served any more.
+            while self.net.poll_event(self.now.mono).is_some() {}
             while let Some(event) = self.store.poll_event() {
                 self.broker.handle_store(event, self.now);
             }

@@ -1,6 +1,8 @@
-//! PUBACK from a subscriber: what it was owed is settled [MQTT 3.4].
+//! Acknowledgements both ways: a subscriber's PUBACK settles what it was owed [MQTT 3.4]; ours leave when what they rest on
+//! is durable.
 
 use super::Broker;
+use super::link::Phase;
 use super::receive::Flow;
 use crate::net::LinkId;
 use crate::time::Now;
@@ -8,15 +10,15 @@ use larder_packet::Ack;
 
 impl Broker {
     pub(super) fn handle_puback(&mut self, id: LinkId, ack: &Ack, now: Now) -> Flow {
-        if !self.journal.has_room_to_settle() {
-            return Flow::Park { refuse: false };
-        }
         let Some(place) = self.links.get(id).and_then(|link| link.session) else {
             return Flow::HangUp;
         };
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
+        if session.queue.is_some() && !self.journal.has_room_to_settle() {
+            return Flow::Park { refuse: false };
+        }
         let Some(in_flight) = session.window.acknowledge(ack.packet_id) else {
             self.counters.unknown_acks += 1;
             return Flow::Taken;
@@ -30,5 +32,62 @@ impl Broker {
         }
         self.note_dirty(place);
         Flow::Taken
+    }
+
+    /// Lets acknowledgements leave whose ground is durable.
+    pub(super) fn release_acks(&mut self, now: Now) {
+        while let Some(id) = self.journal.poll_released() {
+            self.releasable.push(id);
+        }
+        while let Some(id) = self.releasable.pop() {
+            self.send_pingresps(id);
+            let Some(link) = self.links.get_mut(id) else {
+                continue;
+            };
+            let was_full = !link.acks.has_room();
+            let connected = self.leave_acks(id);
+            let Some(link) = self.links.get_mut(id) else {
+                continue;
+            };
+            let waits_for_room = link.parked.is_some_and(|parked| !parked.refuse);
+            let resumes = was_full && link.acks.has_room() && waits_for_room;
+            if connected {
+                self.connected(id, now);
+            }
+            if resumes {
+                self.parked.retain(|other| *other != id);
+                self.resume(id, now);
+            }
+        }
+    }
+
+    /// Lets a link's acknowledgements leave as far as they can; says whether the CONNACK was among them.
+    pub(super) fn leave_acks(&mut self, id: LinkId) -> bool {
+        let Some(link) = self
+            .links
+            .get_mut(id)
+            .filter(|link| link.phase != Phase::Closing)
+        else {
+            return false;
+        };
+        let mut connected = false;
+        while let Some(ready) = link.acks.leave(&self.journal) {
+            let (is_connack, is_success) = (ready.is_connack(), ready.is_success());
+            if let Err(ready) = link
+                .outbox
+                .acknowledge(ready, link.version, &mut self.buffers)
+            {
+                link.acks.put_back(ready);
+                break;
+            }
+            connected |= is_connack;
+            self.counters.acknowledged += u64::from(is_success);
+        }
+        if !link.acks.is_empty() && !link.is_waiting {
+            link.is_waiting = true;
+            self.waiting.push(id);
+        }
+        self.note_sending(id);
+        connected
     }
 }

@@ -7,19 +7,30 @@ const KEPT: usize = 32;
 /// Sizes: 4 KiB times a power of two, to 1 GiB.
 const SIZES: usize = 19;
 
-/// The pool: so many bytes may be lent at a time.
+/// The part of the pool that only the smallest buffers may use: a few large packets do not stop small ones. One in so many.
+const SMALL_PART: usize = 4;
+
+/// The pool: so many bytes may be lent, or kept for use again, at a time.
 pub(super) struct Buffers {
     lent: usize,
+    kept: usize,
     max: usize,
     free: [heapless::Vec<Vec<u8>, KEPT>; SIZES],
+    /// Somebody was refused since something was given back last.
+    refused: bool,
+    /// Something was given back since somebody was refused.
+    relieved: bool,
 }
 
 impl Buffers {
     pub(super) fn new(max: usize) -> Buffers {
         Buffers {
             lent: 0,
+            kept: 0,
             max,
             free: std::array::from_fn(|_| heapless::Vec::new()),
+            refused: false,
+            relieved: false,
         }
     }
 
@@ -28,18 +39,45 @@ impl Buffers {
         self.lent
     }
 
+    /// Whether somebody was refused and may now be served.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.relieved
+    }
+
+    /// The same, once.
+    pub(super) fn take_relieved(&mut self) -> bool {
+        std::mem::take(&mut self.relieved)
+    }
+
     /// An empty buffer for at least `bytes` bytes; `None` if the pool is used up.
     pub(super) fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {
-        let size = size_of_class(class(bytes));
-        if self.lent + size > self.max {
+        let class = class(bytes);
+        let size = size_of_class(class);
+        let max = if class == 0 {
+            self.max
+        } else {
+            self.max - self.max / SMALL_PART
+        };
+        if self.lent + size > max {
+            self.refused = true;
             return None;
         }
         self.lent += size;
-        Some(
-            self.free[class(bytes)]
-                .pop()
-                .unwrap_or_else(|| Vec::with_capacity(size)),
-        )
+        if let Some(buffer) = self.free[class].pop() {
+            self.kept -= size;
+            return Some(buffer);
+        }
+        self.discard_kept();
+        Some(Vec::with_capacity(size))
+    }
+
+    /// Gives kept buffers back to the system until what is lent and kept is within the pool.
+    fn discard_kept(&mut self) {
+        for class in (0..SIZES).rev() {
+            while self.lent + self.kept > self.max && self.free[class].pop().is_some() {
+                self.kept -= size_of_class(class);
+            }
+        }
     }
 
     /// Takes a buffer back. One without memory, which was never lent, is ignored.
@@ -48,11 +86,14 @@ impl Buffers {
             return;
         }
         let class = class(buffer.capacity());
-        self.lent -= size_of_class(class);
+        let size = size_of_class(class);
+        self.lent -= size;
+        self.relieved |= std::mem::take(&mut self.refused);
         buffer.clear();
         // Large ones go back to the system.
-        if size_of_class(class) <= 16 * BUFFER_MIN_BYTES {
-            self.free[class].push(buffer).ok();
+        let is_kept = size <= 16 * BUFFER_MIN_BYTES && self.lent + self.kept + size <= self.max;
+        if is_kept && self.free[class].push(buffer).is_ok() {
+            self.kept += size;
         }
     }
 
@@ -85,17 +126,23 @@ mod tests {
 
     #[test]
     fn it_lends_no_more_than_its_capacity_and_takes_all_back() {
-        let mut buffers = Buffers::new(64 * 1024);
+        let mut buffers = Buffers::new(88 * 1024);
         let mut lent: Vec<_> = std::iter::from_fn(|| buffers.take(10_000)).collect();
         assert_eq!((lent.len(), buffers.lent()), (4, 64 * 1024));
+        assert!(!buffers.is_relieved());
         buffers.give(lent.remove(0));
+        assert!(buffers.take_relieved(), "who was refused is told once");
+        assert!(!buffers.take_relieved());
         let mut small = buffers.take(1).expect("there is room again");
         small.extend_from_slice(b"half a packet");
         assert!(buffers.grow(&mut small, 8000));
         assert!(!buffers.grow(&mut small, 20_000), "the rest is lent");
         assert_eq!(small, b"half a packet");
         lent.push(small);
+        lent.extend(std::iter::from_fn(|| buffers.take(1)));
+        assert_eq!(buffers.lent(), 88 * 1024, "the smallest may use all of it");
         lent.into_iter().for_each(|buffer| buffers.give(buffer));
         assert_eq!(buffers.lent(), 0);
+        assert!(buffers.kept <= buffers.max);
     }
 }

@@ -20,10 +20,6 @@ use std::time::Duration;
 
 impl Broker {
     pub(super) fn handle_connect(&mut self, id: LinkId, connect: &Connect, now: Now) -> Flow {
-        // Room for what it may change: an end, a beginning, a reserve.
-        if !self.journal.has_room(CLIENT_ID_BYTES, 2) {
-            return Flow::Park { refuse: false };
-        }
         let Some(link) = self.links.get_mut(id) else {
             return Flow::HangUp;
         };
@@ -35,6 +31,11 @@ impl Broker {
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let expiry_interval = self.session_expiry(connect);
+        // Room for what it may change: an end, a beginning, a reserve.
+        let touches_store = expiry_interval > 0 || self.is_stored_session(client_id);
+        if touches_store && !self.journal.has_room_for_changes(CLIENT_ID_BYTES, 4) {
+            return Flow::Park { refuse: false };
+        }
 
         if let Some(link) = self
             .sessions
@@ -44,11 +45,9 @@ impl Broker {
             // [MQTT-3.1.4-3]; a volatile session ends with its link.
             self.close(link, ReasonCode::SessionTakenOver, now);
         }
-        let mut rests_on = RestsOn::Nothing;
         let mut found = self.sessions.find(client_id);
         if let Some(place) = found.filter(|_| connect.clean_start) {
             self.end_session(place, now);
-            rests_on = RestsOn::Ticket(self.journal.ticket());
             found = None;
         }
         let session_present = found.is_some();
@@ -62,13 +61,21 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
-        if session.queue.is_some() {
-            rests_on = RestsOn::Ticket(session.ticket);
-        }
+        // Without a stored session it rests on the end of the last one: it may have been this client's.
+        let rests_on = RestsOn::Ticket(match session.queue {
+            Some(_) => session.ticket,
+            None => self.ended,
+        });
         session.link = Some(id);
 
         let keep_alive = match self.limits.keep_alive_max {
-            Some(max) if connect.keep_alive == 0 || connect.keep_alive > max => max,
+            // 3.1.1 cannot be told another one.
+            Some(max)
+                if connect.version == Version::V5
+                    && (connect.keep_alive == 0 || connect.keep_alive > max) =>
+            {
+                max
+            }
             _ => connect.keep_alive,
         };
         let mut properties = PropertyBuf::new();
@@ -106,11 +113,10 @@ impl Broker {
         };
         link.receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         link.packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
-        let due = now.mono.after(link.keep_alive);
         link.acks
             .connack(&Packet::ConnAck(connack), connect.version, rests_on);
         self.counters.connects += 1;
-        self.set_silent_timer(id, due);
+        self.watch(id);
         self.note_releasable(id);
         Flow::Taken
     }
@@ -145,6 +151,12 @@ impl Broker {
             Version::V311 => u32::MAX,
         };
         asked.min(self.limits.session_expiry_max)
+    }
+
+    fn is_stored_session(&self, client_id: &str) -> bool {
+        self.sessions
+            .find(client_id)
+            .is_some_and(|place| self.is_stored(place))
     }
 
     fn new_client_id(&mut self) -> String {
@@ -182,6 +194,7 @@ impl Broker {
             ticket: Ticket::default(),
             timer: None,
             left: None,
+            away_before: Duration::ZERO,
             left_noted: false,
             is_dirty: false,
             matched: (0, 0),
@@ -205,6 +218,7 @@ impl Broker {
             return place;
         };
         session.left = None;
+        session.away_before = Duration::ZERO;
         if let Some(at) = session.timer.take() {
             self.timers.clear(at, super::Timer::Away(place));
         }
@@ -224,11 +238,13 @@ impl Broker {
             return;
         };
         link.phase = Phase::Connected;
+        link.heard = now.mono;
         let place = link.session;
         let inbox = std::mem::take(&mut link.inbox);
         if let Some(place) = place {
             self.note_dirty(place);
         }
+        self.watch(id);
         self.inbox_packets(id, inbox, now);
         self.rearm_if_readable(id);
     }

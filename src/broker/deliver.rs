@@ -2,7 +2,6 @@
 
 use super::journal::{Journal, RowNo};
 use super::link::{Link, Phase};
-use super::outbox::Ready;
 use super::queue::{Next, Queue};
 use super::session::{Drops, Session};
 use super::timers::Timer;
@@ -57,13 +56,18 @@ pub(super) fn send(
     now: Now,
 ) -> Sent {
     if out.qos == Qos::AtMostOnce {
-        return encode(link, buffers, out, None, false, now);
+        return encode(link, buffers, out, None, now);
     }
     let seq = session.volatile_seq + 1;
     if !session.window.has_room(link.receive_maximum, seq) {
         return Sent::No;
     }
-    let sent = encode(link, buffers, out, Some(seq), false, now);
+    let number = Number {
+        seq,
+        dup: false,
+        again: false,
+    };
+    let sent = encode(link, buffers, out, Some(number), now);
     if matches!(sent, Sent::Yes) {
         session.volatile_seq = seq;
         session.window.push(seq, RowNo::NONE, 0);
@@ -71,20 +75,30 @@ pub(super) fn send(
     sent
 }
 
+/// The number of a message of QoS 1.
+#[derive(Clone, Copy)]
+struct Number {
+    seq: Seq,
+    /// It may have been sent before.
+    dup: bool,
+    /// It was sent before, by this process: its delivery has begun, and it does not expire any more [MQTT-3.3.2-5].
+    again: bool,
+}
+
 /// Encodes a message into a link's outbox.
 fn encode(
     link: &mut Link,
     buffers: &mut Buffers,
     out: &Outgoing,
-    seq: Option<Seq>,
-    dup: bool,
+    number: Option<Number>,
     now: Now,
 ) -> Sent {
     if link.phase != Phase::Connected {
         return Sent::No;
     }
+    let (dup, again) = number.map_or((false, false), |number| (number.dup, number.again));
     let left = out.expires_at.map(|at| at.0.saturating_sub(now.service.0));
-    if left == Some(0) && !dup {
+    if left == Some(0) && !again {
         return Sent::Never(Never::Expired);
     }
     let delivery = Delivery {
@@ -92,7 +106,7 @@ fn encode(
         qos: out.qos,
         retain: out.retain,
         topic: std::str::from_utf8(out.topic).unwrap_or_default(),
-        packet_id: seq.map(packet_id),
+        packet_id: number.map(|number| packet_id(number.seq)),
         message_expiry: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
         subscription_ids: out.subscription_ids,
         properties: out.properties,
@@ -112,6 +126,9 @@ fn encode(
 impl Broker {
     /// Lets acknowledgements leave, and fills windows and outboxes.
     pub fn deliver(&mut self, now: Now) {
+        if self.buffers.take_relieved() {
+            self.retry_all();
+        }
         self.release_acks(now);
         for _ in 0..self.dirty.len() {
             let Some(place) = self.dirty.pop_front() else {
@@ -124,45 +141,13 @@ impl Broker {
         }
     }
 
-    /// Lets acknowledgements leave whose ground is durable.
-    fn release_acks(&mut self, now: Now) {
-        while let Some(id) = self.journal.poll_released() {
-            self.releasable.push(id);
+    /// There was no memory for some link, and there is again.
+    fn retry_all(&mut self) {
+        let places: Vec<u32> = self.sessions.iter().map(|(place, _)| place).collect();
+        for place in places {
+            self.note_dirty(place);
         }
-        while let Some(id) = self.releasable.pop() {
-            self.send_pingresps(id);
-            let Some(link) = self.links.get_mut(id) else {
-                continue;
-            };
-            let mut connected = false;
-            let was_full = !link.acks.has_room();
-            while let Some(ready) = link.acks.leave(&self.journal) {
-                connected |= Ready::is_connack(&ready);
-                self.counters.acknowledged += u64::from(ready.is_success());
-                if let Err(ready) = link
-                    .outbox
-                    .acknowledge(ready, link.version, &mut self.buffers)
-                {
-                    link.acks.put_back(ready);
-                    break;
-                }
-            }
-            if !link.acks.is_empty() && !link.is_waiting {
-                link.is_waiting = true;
-                self.waiting.push(id);
-            }
-            let resumes = was_full
-                && link.acks.has_room()
-                && link.parked.is_some_and(|parked| !parked.refuse);
-            self.note_sending(id);
-            if connected {
-                self.connected(id, now);
-            }
-            if resumes {
-                self.parked.retain(|other| *other != id);
-                self.resume(id, now);
-            }
-        }
+        self.releasable.extend(self.links.ids());
     }
 
     fn deliver_to(&mut self, place: u32, now: Now) {
@@ -199,7 +184,7 @@ impl Broker {
                     why.count(&mut self.counters.drops);
                 }
             }
-            self.transient_bytes -= transient.message.len();
+            self.transient_bytes -= transient.cost();
         }
         if let Some(mut queue) = session.queue.take() {
             let mut delivering = Delivering {
@@ -208,10 +193,18 @@ impl Broker {
                 journal: &mut self.journal,
                 buffers: &mut self.buffers,
                 sent: 0,
+                drops: Drops::default(),
+                no_room_to_settle: false,
                 now,
             };
-            let read = delivering.queue(&mut queue);
+            let read = delivering.queue(&mut queue, place);
             sent += delivering.sent;
+            let (drops, no_room_to_settle) = (delivering.drops, delivering.no_room_to_settle);
+            session.drops.add(drops);
+            self.counters.drops.add(drops);
+            if no_room_to_settle {
+                self.unsettled.push(place);
+            }
             queue.drop_page();
             if session.is_drained_with(&queue, &self.journal) {
                 queue.empty();
@@ -251,6 +244,7 @@ impl Broker {
                     );
                 }
                 for seq in bad {
+                    session.window.give_up(seq);
                     session.drops.damaged += 1;
                     self.counters.drops.damaged += 1;
                     queue.settled(0);
@@ -287,16 +281,20 @@ struct Delivering<'a> {
     journal: &'a mut Journal,
     buffers: &'a mut Buffers,
     sent: u64,
+    drops: Drops,
+    /// There was something to settle, and the journal was full.
+    no_room_to_settle: bool,
     now: Now,
 }
 
 impl Delivering<'_> {
     /// Sends rows until there is no room, or none is left; gives back the page that is to be read.
-    fn queue(&mut self, queue: &mut Queue) -> Option<PageRequest> {
+    fn queue(&mut self, queue: &mut Queue, place: u32) -> Option<PageRequest> {
+        queue.mend_chain(place, self.journal);
         loop {
             let next = queue.next(
                 self.journal,
-                self.session.window.free(self.link.receive_maximum),
+                self.session.window.worth_reading(self.link.receive_maximum),
             );
             let (seq, row, len, sent) = match next {
                 Next::Wait | Next::Empty => return None,
@@ -374,9 +372,10 @@ impl Delivering<'_> {
                 Offered::Settled => {}
                 Offered::Never(why) => {
                     if !self.journal.has_room_to_settle() {
+                        self.no_room_to_settle = true;
                         return None;
                     }
-                    why.count(&mut self.session.drops);
+                    why.count(&mut self.drops);
                     self.session.window.give_up(seq);
                     queue.settled(u64::from(len));
                     self.journal.settle(queue.key, seq, row, self.now);
@@ -424,8 +423,12 @@ fn offer(
     if !has_room {
         return Offered::NoRoom;
     }
-    let dup = again || queue.may_have_been_sent(seq);
-    match encode(link, buffers, out, Some(seq), dup, now) {
+    let number = Number {
+        seq,
+        dup: again || queue.may_have_been_sent(seq),
+        again,
+    };
+    match encode(link, buffers, out, Some(number), now) {
         Sent::Yes if again => Offered::Resent,
         Sent::Yes => Offered::Sent,
         Sent::No => Offered::NoRoom,

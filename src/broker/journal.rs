@@ -185,11 +185,6 @@ impl Journal {
 
     // --- What replies rest on ---
 
-    /// The ticket of what is recorded now.
-    pub(super) fn ticket(&self) -> Ticket {
-        self.batch.ticket
-    }
-
     /// Whether everything that a reply rests on is durable, or no longer owed.
     pub(super) fn is_done(&self, rests_on: RestsOn) -> bool {
         match rests_on {
@@ -223,6 +218,12 @@ impl Journal {
         // Each row may bring a reserve of sequence numbers and a drop of older rows.
         self.batch.bytes.len() + bytes <= self.bytes_max
             && self.batch.changes.len() + 3 * rows + BATCH_SETTLEMENTS <= self.changes_max
+    }
+
+    /// Whether `changes` changes that are no rows, with `bytes` bytes, fit into the filling batch.
+    pub(super) fn has_room_for_changes(&self, bytes: usize, changes: usize) -> bool {
+        self.batch.bytes.len() + bytes <= self.bytes_max
+            && self.batch.changes.len() + changes + BATCH_SETTLEMENTS <= self.changes_max
     }
 
     /// Whether a settlement fits.
@@ -411,6 +412,11 @@ impl Journal {
         self.unsettled -= 1;
         self.unsent -= usize::from(!sent);
         Self::settled(&mut self.filling, message, &mut self.released);
+    }
+
+    /// So many sessions may be owed one message.
+    pub(super) fn raise_changes_max(&mut self, changes_max: usize) {
+        self.changes_max = self.changes_max.max(changes_max);
     }
 
     /// Whether room was made since [`Journal::take_made_room`] was called.

@@ -1,6 +1,7 @@
 //! A link: one connection of a client, from its first byte to its last.
 
 use super::outbox::{Acks, Outbox};
+use crate::limits::{CONNECT_WAIT, PACKET_WAIT, STUCK_WAIT};
 use crate::net::{LinkId, Origin};
 use crate::time::Mono;
 use larder_packet::Version;
@@ -46,6 +47,10 @@ pub(super) struct Link {
     /// 1.5 times the Keep Alive; zero: none.
     pub(super) keep_alive: Duration,
     pub(super) heard: Mono,
+    /// Since when its inbox holds the beginning of a packet.
+    pub(super) partial_since: Option<Mono>,
+    /// Since when it takes nothing of its outbox.
+    pub(super) blocked_since: Option<Mono>,
     /// The timer that is set for it.
     pub(super) timer: Option<Mono>,
     pub(super) parked: Option<Parked>,
@@ -78,6 +83,8 @@ impl Link {
             session: None,
             keep_alive: Duration::ZERO,
             heard: now,
+            partial_since: None,
+            blocked_since: None,
             timer: None,
             parked: None,
             retried: None,
@@ -94,6 +101,54 @@ impl Link {
         self.parked.is_none()
             && matches!(self.phase, Phase::Opened | Phase::Connected)
             && !self.outbox.is_flooded()
+    }
+}
+
+/// Why a link is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Connect,
+    Silent,
+    Packet,
+    Stuck,
+}
+
+impl Due {
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Due::Connect => "no CONNECT came in time",
+            Due::Silent => "nothing came for 1.5 times its Keep Alive",
+            Due::Packet => "a packet was begun and not finished in time",
+            Due::Stuck => "it took nothing of what waits for it for too long",
+        }
+    }
+}
+
+impl Link {
+    /// What is due first, and when.
+    pub(super) fn due(&self) -> Option<(Mono, Due)> {
+        // A link that is left unread for our own reasons cannot be blamed for its silence.
+        let is_read = self.parked.is_none();
+        let connect = (self.phase == Phase::Opened && is_read)
+            .then(|| (self.heard.after(CONNECT_WAIT), Due::Connect));
+        let has_keep_alive = self.phase == Phase::Connected && self.keep_alive < Duration::MAX;
+        let silent =
+            (has_keep_alive && is_read).then(|| (self.heard.after(self.keep_alive), Due::Silent));
+        let packet = self
+            .partial_since
+            .filter(|_| is_read && self.phase == Phase::Connected)
+            .map(|since| {
+                let in_all = PACKET_WAIT + Duration::from_millis(self.inbox_needs as u64);
+                (since.after(in_all), Due::Packet)
+            });
+        let stuck = self
+            .blocked_since
+            .map(|since| (since.after(STUCK_WAIT), Due::Stuck));
+        let all = [connect, silent, packet, stuck];
+        all.into_iter()
+            .flatten()
+            .filter(|_| self.phase != Phase::Closing)
+            .min_by_key(|(at, _)| *at)
     }
 }
 

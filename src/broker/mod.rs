@@ -40,7 +40,7 @@ pub use recover::ConfiguredSession;
 pub use session::Drops;
 pub(crate) use window::window_bytes;
 
-use crate::limits::{CONNECT_WAIT, Limits, PAGES, SERVICE_NOTE};
+use crate::limits::{Limits, PAGES, SERVICE_NOTE};
 use crate::net::{LinkId, Origin};
 use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
@@ -88,6 +88,12 @@ pub struct Broker {
     waiting: Vec<LinkId>,
     /// Sessions whose queue waits for a commit: a reserve, or a drop.
     committing: Vec<u32>,
+    /// Sessions with something to settle for which the journal had no room.
+    unsettled: Vec<u32>,
+    /// The last end of a stored session: whoever is told that there is none rests on it.
+    ended: Ticket,
+    /// Links that were not done with what they sent in the last turn stand among the parked ones.
+    again: bool,
     /// Links that hold a packet that could not be taken, in the order of their parking.
     parked: VecDeque<LinkId>,
     /// Links with bytes to send.
@@ -132,6 +138,9 @@ impl Broker {
             releasable: Vec::new(),
             waiting: Vec::new(),
             committing: Vec::new(),
+            unsettled: Vec::new(),
+            ended: Ticket::default(),
+            again: false,
             parked: VecDeque::new(),
             sending: Vec::new(),
             closing: Vec::new(),
@@ -152,7 +161,7 @@ impl Broker {
         self.counters.links_opened += 1;
         self.links
             .insert(Link::new(id, origin, self.limits.receive_maximum, now.mono));
-        self.set_silent_timer(id, now.mono.after(CONNECT_WAIT));
+        self.watch(id);
     }
 
     /// A peer was turned away.
@@ -167,7 +176,7 @@ impl Broker {
             return;
         };
         if let Some(at) = link.timer {
-            self.timers.clear(at, Timer::Silent(id));
+            self.timers.clear(at, Timer::Link(id));
         }
         if let Some(parked) = link.parked.filter(|parked| parked.refuse) {
             self.timers
@@ -186,6 +195,11 @@ impl Broker {
             return;
         }
         if link.version == Version::V5 && matches!(link.phase, Phase::Connected) {
+            // After a DISCONNECT nothing may follow [MQTT-3.14.4-1].
+            self.leave_acks(id);
+            let Some(link) = self.links.get_mut(id) else {
+                return;
+            };
             let disconnect = Packet::Disconnect(Disconnect {
                 reason,
                 properties: Properties::EMPTY,
@@ -251,7 +265,7 @@ impl Broker {
         }
         session.window.link_ended();
         for transient in session.transient.drain(..) {
-            self.transient_bytes = self.transient_bytes.saturating_sub(transient.message.len());
+            self.transient_bytes = self.transient_bytes.saturating_sub(transient.cost());
         }
         if session.queue.is_none() || (session.expiry_interval == 0 && !session.configured) {
             self.end_session(place, now);
@@ -278,7 +292,8 @@ impl Broker {
         }
         if let Some(queue) = &session.queue {
             self.journal.disown(place);
-            self.journal
+            self.ended = self
+                .journal
                 .record(Change::DropSession { session: queue.key }, true, now);
         }
     }
@@ -291,7 +306,7 @@ impl Broker {
         let Some(key) = session.key() else { return };
         let record = SessionRecord {
             expiry_interval: session.expiry_interval,
-            left_at: session.left_noted.then_some(now.service),
+            left_at: session.left_noted.then(|| session.left_at(now)),
             configured: session.configured,
         };
         let client_id = self.journal.bytes(session.client_id.as_bytes());
@@ -360,19 +375,22 @@ impl Broker {
                 }
             }
         });
-        for dropped in dropped.iter().filter(|dropped| dropped.messages > 0) {
+        for dropped in dropped {
             let place = self.sessions.find_key(dropped.session);
             if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
-                log::warn!(
-                    "session {}: its queue is full: the {} oldest messages ({} bytes) were dropped",
-                    session.client_id,
-                    dropped.messages,
-                    dropped.bytes
-                );
+                if dropped.messages > 0 {
+                    log::warn!(
+                        "session {}: its queue is full: the {} oldest messages ({} bytes) were dropped",
+                        session.client_id,
+                        dropped.messages,
+                        dropped.bytes
+                    );
+                }
                 session.drops.queue_full += dropped.messages;
                 self.counters.drops.queue_full += dropped.messages;
+                let in_flight = session.window.load();
                 if let Some(queue) = &mut session.queue {
-                    queue.dropped(dropped);
+                    queue.dropped(dropped, in_flight);
                 }
             }
         }
@@ -459,15 +477,24 @@ impl Broker {
         self.links.get(id).map_or(&[], |link| link.outbox.pending())
     }
 
-    /// So many bytes have left.
-    pub fn sent(&mut self, id: LinkId, bytes: usize) {
+    /// So many bytes have left; 0: the socket takes none now.
+    pub fn sent(&mut self, id: LinkId, bytes: usize, now: Now) {
         self.counters.bytes_sent += bytes as u64;
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
         let flooded = link.outbox.is_flooded();
         link.outbox.advance(bytes, &mut self.buffers);
+        if link.outbox.pending().is_empty() {
+            link.blocked_since = None;
+        } else if bytes > 0 || link.blocked_since.is_none() {
+            link.blocked_since = Some(now.mono);
+        }
+        let is_blocked = link.blocked_since.is_some();
         let (session, waits) = (link.session, !link.acks.is_empty() || link.pings_owed > 0);
+        if is_blocked {
+            self.watch(id);
+        }
         if flooded {
             self.rearm_if_readable(id);
         }

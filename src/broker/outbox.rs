@@ -43,7 +43,7 @@ impl Ready {
 pub(super) struct Acks {
     waiting: VecDeque<Waiting>,
     capacity: usize,
-    pubacks: u16,
+    pubacks: u32,
 }
 
 impl Acks {
@@ -57,7 +57,7 @@ impl Acks {
     }
 
     /// PUBACKs that wait.
-    pub(super) fn pubacks(&self) -> u16 {
+    pub(super) fn pubacks(&self) -> u32 {
         self.pubacks
     }
 
@@ -67,13 +67,14 @@ impl Acks {
 
     /// Whether another one fits; while not, the link is not read.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < self.capacity
+        let others = self.waiting.len() - self.pubacks as usize;
+        self.waiting.len() < self.capacity && others < LINK_OTHER_ACKS
     }
 
     /// A PUBACK, and what it rests on.
     pub(super) fn puback(&mut self, packet_id: PacketId, reason: ReasonCode, rests_on: RestsOn) {
-        self.pubacks += 1;
         self.push(Kind::PubAck(packet_id, reason), rests_on);
+        self.pubacks += 1;
     }
 
     /// A SUBACK or UNSUBACK, and what it rests on.
@@ -100,13 +101,13 @@ impl Acks {
             return None;
         }
         let Waiting { kind, .. } = self.waiting.pop_front()?;
-        self.pubacks -= u16::from(matches!(kind, Kind::PubAck(..)));
+        self.pubacks -= u32::from(matches!(kind, Kind::PubAck(..)));
         Some(Ready(kind))
     }
 
     /// Takes back an acknowledgement for which the outbox had no room: it is at the head again.
     pub(super) fn put_back(&mut self, ready: Ready) {
-        self.pubacks += u16::from(matches!(ready.0, Kind::PubAck(..)));
+        self.pubacks += u32::from(matches!(ready.0, Kind::PubAck(..)));
         self.waiting.push_front(Waiting {
             kind: ready.0,
             rests_on: RestsOn::Nothing,

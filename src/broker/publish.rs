@@ -57,7 +57,7 @@ impl Broker {
         if let Err(reason) = allowed(publish, version) {
             return Flow::Close(reason);
         }
-        let exceeds = link.acks.pubacks() >= self.limits.receive_maximum;
+        let exceeds = link.acks.pubacks() >= u32::from(self.limits.receive_maximum);
         if version == Version::V5 && publish.qos > Qos::AtMostOnce && exceeds {
             return Flow::Close(ReasonCode::ReceiveMaximumExceeded);
         }
@@ -240,7 +240,7 @@ impl Broker {
         }
     }
 
-    fn is_stored(&self, place: u32) -> bool {
+    pub(super) fn is_stored(&self, place: u32) -> bool {
         self.sessions
             .get(place)
             .is_some_and(|session| session.queue.is_some())
@@ -322,21 +322,22 @@ impl Broker {
                 }
             }
         }
-        let fits = session.transient.len() < SESSION_TRANSIENT_MESSAGES
-            && self.transient_bytes + content.len() <= self.limits.transient_pool_bytes;
-        if !fits {
-            session.drops.overflow += 1;
-            self.counters.drops.overflow += 1;
-            return;
-        }
         let message = Rc::clone(held.get_or_insert_with(|| Rc::new(Held::new(content))));
-        self.transient_bytes += message.len();
-        session.transient.push_back(Transient {
+        let transient = Transient {
             message,
             qos: target.qos,
             retain: false,
             subscription_ids: ids.into(),
-        });
+        };
+        let fits = session.transient.len() < SESSION_TRANSIENT_MESSAGES
+            && self.transient_bytes + transient.cost() <= self.limits.transient_pool_bytes;
+        if fits {
+            self.transient_bytes += transient.cost();
+            session.transient.push_back(transient);
+        } else {
+            session.drops.overflow += 1;
+            self.counters.drops.overflow += 1;
+        }
     }
 }
 

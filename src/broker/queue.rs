@@ -40,8 +40,11 @@ pub(super) struct Queue {
     cursor: Seq,
     /// Rows up to this one were offered to a link since the start: those not settled are in the window.
     passed: Seq,
-    /// So many of the first rows on disk may have been sent before the start: those that stood in the window.
-    maybe_sent: u16,
+    /// So many of the first rows on disk may have been sent before the start: those that stood in the window, and before
+    /// them those whose settlement was not committed.
+    maybe_sent: u32,
+    /// So many stood in the window.
+    window: u16,
     /// The last row that was on disk at the start.
     found_tail: Seq,
     /// The first row in the journal after the cursor, and the last of all.
@@ -74,6 +77,7 @@ impl Queue {
             cursor: 0,
             passed: 0,
             maybe_sent: 0,
+            window: 0,
             found_tail: 0,
             journal_next: RowNo::NONE,
             journal_last: RowNo::NONE,
@@ -89,8 +93,14 @@ impl Queue {
         }
     }
 
-    /// The queue of a session as recovery found it.
-    pub(super) fn recovered(session: &RecoveredSession, bytes_max: u64, window: u16) -> Queue {
+    /// The queue of a session as recovery found it. `window`: messages that were in flight to it at most; `unsettled`: those
+    /// acknowledged before them whose settlement was not committed, at most.
+    pub(super) fn recovered(
+        session: &RecoveredSession,
+        bytes_max: u64,
+        window: u16,
+        unsettled: usize,
+    ) -> Queue {
         let extent = session.extent.unwrap_or_default();
         let last = extent.last.max(session.seq_reserved);
         Queue {
@@ -98,7 +108,11 @@ impl Queue {
             reserved: session.seq_reserved,
             disk_tail: extent.last,
             cursor: extent.first.saturating_sub(1),
-            maybe_sent: if session.extent.is_some() { window } else { 0 },
+            maybe_sent: match session.extent {
+                Some(_) => u32::from(window) + u32::try_from(unsettled).unwrap_or(u32::MAX / 2),
+                None => 0,
+            },
+            window,
             found_tail: extent.last,
             messages: extent.messages,
             bytes: extent.bytes,
@@ -110,8 +124,9 @@ impl Queue {
 
     /// The window was this wide before the start, if not wider.
     pub(super) fn widen_maybe_sent(&mut self, window: u16) {
+        self.window = self.window.max(window);
         if self.maybe_sent > 0 {
-            self.maybe_sent = self.maybe_sent.max(window);
+            self.maybe_sent += u32::from(window);
         }
     }
 
@@ -199,6 +214,19 @@ impl Queue {
         }
     }
 
+    /// The chain's next row may have been settled out of order before it was committed: the one after it is looked for.
+    pub(super) fn mend_chain(&mut self, place: u32, journal: &Journal) {
+        if self.journal_next != RowNo::NONE && journal.row(self.journal_next).is_none() {
+            self.find_chain(place, journal);
+        }
+    }
+
+    fn find_chain(&mut self, place: u32, journal: &Journal) {
+        let after = self.cursor.max(self.disk_tail);
+        let next = journal.rows_of(place).find(|(_, seq)| *seq > after);
+        self.journal_next = next.map_or(RowNo::NONE, |(no, _)| no);
+    }
+
     /// Notes that a page has been asked for.
     pub(super) fn asked(&mut self, request: PageRequest) {
         self.reading = Some(request);
@@ -248,7 +276,7 @@ impl Queue {
         self.journal_next = journal.next(self.journal_next);
     }
 
-    /// Whether a row may have been sent before the start, and so carries DUP and is never expired or dropped.
+    /// Whether a row may have been sent before the start, and so carries DUP.
     pub(super) fn may_have_been_sent(&self, seq: Seq) -> bool {
         self.maybe_sent > 0 && seq <= self.found_tail
     }
@@ -284,11 +312,7 @@ impl Queue {
         self.reading = None;
         let Some(first) = first else { return };
         self.cursor = first - 1;
-        let after = self.cursor.max(self.disk_tail);
-        self.journal_next = journal
-            .rows_of(place)
-            .find(|(_, seq)| *seq > after)
-            .map_or(RowNo::NONE, |(no, _)| no);
+        self.find_chain(place, journal);
     }
 
     /// One of its rows is on disk now.
@@ -325,22 +349,34 @@ impl Queue {
         if after >= self.disk_tail {
             return;
         }
-        let bytes = self.bytes - self.bytes_max + self.bytes_max / 16;
         let change = Change::DropOldest(DropOldest {
             session: self.key,
             after,
-            keep: u32::from(self.maybe_sent),
+            keep: if after < self.found_tail {
+                u32::from(self.window)
+            } else {
+                0
+            },
+            keep_up_to: self.found_tail,
             up_to: self.disk_tail,
-            messages: 1,
-            bytes,
+            bytes_ever: self.bytes_ever,
+            bytes_keep: self.bytes_max - self.bytes_max / 16,
         });
         self.drop_page();
         self.dropping = Some(journal.record(change, true, now));
     }
 
-    /// What the store has dropped.
-    pub(super) fn dropped(&mut self, dropped: &Dropped) {
-        self.messages = self.messages.saturating_sub(dropped.messages);
-        self.bytes = self.bytes.saturating_sub(dropped.bytes);
+    /// What the store has dropped; `in_flight`: messages and bytes in the window. What is left is known exactly again.
+    pub(super) fn dropped(&mut self, dropped: &Dropped, in_flight: (u64, u64)) {
+        match dropped.rest {
+            Some((messages_before, bytes_before)) => {
+                self.messages = self.messages_ever - messages_before + in_flight.0;
+                self.bytes = self.bytes_ever - bytes_before + in_flight.1;
+            }
+            None => {
+                self.messages = self.messages.saturating_sub(dropped.messages);
+                self.bytes = self.bytes.saturating_sub(dropped.bytes);
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::Broker;
 use super::link::{Parked, Phase};
 use super::timers::Timer;
+use crate::limits::{CONNECT_BYTES, LINK_PACKETS};
 use crate::net::LinkId;
 use crate::time::Now;
 use larder_packet::{
@@ -41,7 +42,7 @@ impl Broker {
             return;
         };
         let mut inbox = std::mem::take(&mut link.inbox);
-        let wanted = link.inbox_needs.max(inbox.len() + bytes.len());
+        let wanted = inbox.len() + bytes.len();
         if inbox.is_empty() {
             let used = self.packets(id, bytes, now);
             self.keep(id, inbox, &bytes[used..], now);
@@ -97,11 +98,16 @@ impl Broker {
     /// Takes the whole packets at the beginning of `bytes`, and says how many bytes they were.
     fn packets(&mut self, id: LinkId, bytes: &[u8], now: Now) -> usize {
         let mut used = 0;
+        let mut taken = 0;
         loop {
             let Some(link) = self.links.get_mut(id) else {
                 return bytes.len();
             };
             link.inbox_needs = 0;
+            let packet_max = match link.phase {
+                Phase::Opened => CONNECT_BYTES.min(self.limits.packet_max as usize),
+                _ => self.limits.packet_max as usize,
+            };
             match link.phase {
                 Phase::Closing => return bytes.len(),
                 Phase::Connecting => return used,
@@ -110,25 +116,35 @@ impl Broker {
             if used == bytes.len() {
                 return used;
             }
+            if taken == LINK_PACKETS {
+                // The rest comes in the next turn, so that none starves another.
+                self.again = true;
+                self.park(id, false, now);
+                return used;
+            }
             if !link.acks.has_room() {
                 self.park(id, false, now);
                 return used;
             }
             let version = link.version;
-            let flow = match frame(&bytes[used..], self.limits.packet_max as usize) {
+            let flow = match frame(&bytes[used..], packet_max) {
                 Ok(Frame::Incomplete { len }) => {
                     link.inbox_needs = len.unwrap_or(0);
+                    link.partial_since.get_or_insert(now.mono);
+                    self.watch(id);
                     return used;
                 }
                 Ok(Frame::Complete { len }) => {
                     let whole = &bytes[used..used + len];
                     link.heard = now.mono;
+                    link.partial_since = None;
                     let flow = match packet(version, whole) {
                         Ok(packet) => self.packet(id, &packet, now),
                         Err(malformed) => self.malformed(id, &malformed, whole),
                     };
                     if flow == Flow::Taken {
                         used += len;
+                        taken += 1;
                         self.forget_retried(id);
                     }
                     flow
@@ -213,7 +229,7 @@ impl Broker {
             return Flow::HangUp;
         };
         // A session that was to end with its link cannot be kept after all [MQTT-3.14.2-2].
-        if session.queue.is_none() && asked > 0 {
+        if session.expiry_interval == 0 && asked > 0 {
             return Flow::Close(ReasonCode::ProtocolError);
         }
         let before = session.expiry_interval;
@@ -280,10 +296,19 @@ impl Broker {
         }
     }
 
+    /// Whether somebody waits for room in the journal.
+    pub(super) fn waits_for_room(&self) -> bool {
+        !self.parked.is_empty() || !self.unsettled.is_empty()
+    }
+
     /// Lets parked links try again, if room was made.
     pub fn resume_parked(&mut self, now: Now) {
-        if !self.journal.take_made_room() {
+        let again = std::mem::take(&mut self.again);
+        if !self.journal.take_made_room() && !again {
             return;
+        }
+        for place in std::mem::take(&mut self.unsettled) {
+            self.note_dirty(place);
         }
         for _ in 0..self.parked.len() {
             let Some(id) = self.parked.pop_front() else {
@@ -299,9 +324,11 @@ impl Broker {
             return;
         };
         link.retried = link.parked.take();
+        link.heard = now.mono;
         let inbox = std::mem::take(&mut link.inbox);
         self.inbox_packets(id, inbox, now);
         self.forget_retried(id);
+        self.watch(id);
         self.rearm_if_readable(id);
     }
 

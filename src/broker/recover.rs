@@ -4,6 +4,7 @@ use super::Broker;
 use super::queue::Queue;
 use super::session::{Drops, Session};
 use super::window::Window;
+use crate::limits::Limits;
 use crate::record::{Recovered, RecoveredSession, SessionKey, SubscriptionRecord, Ticket};
 use crate::time::Now;
 use std::collections::VecDeque;
@@ -29,6 +30,9 @@ impl Broker {
     pub fn recover(&mut self, recovered: &Recovered, now: Now) {
         self.disk_used = recovered.disk_used;
         self.next_key = SessionKey(recovered.last_session.0 + 1);
+        let sessions = recovered.sessions.len().max(self.limits.sessions as usize);
+        self.journal
+            .raise_changes_max(Limits::batch_changes_for(sessions));
         for session in &recovered.sessions {
             self.recover_session(session, now);
         }
@@ -39,7 +43,6 @@ impl Broker {
             .record
             .left_at
             .map_or(0, |left| now.service.0.saturating_sub(left.0));
-        let left = crate::time::Mono(now.mono.0.saturating_sub(1000 * away));
         let place = self.sessions.insert(Session {
             client_id: found.client_id.as_str().into(),
             link: None,
@@ -50,8 +53,16 @@ impl Broker {
                 found,
                 self.limits.session_disk_max,
                 self.limits.window,
+                2 * self.limits.batch_changes(),
             )),
-            expiry_interval: found.record.expiry_interval,
+            expiry_interval: if found.record.configured {
+                u32::MAX
+            } else {
+                found
+                    .record
+                    .expiry_interval
+                    .min(self.limits.session_expiry_max)
+            },
             configured: found.record.configured,
             filters: found
                 .subscriptions
@@ -60,7 +71,8 @@ impl Broker {
                 .collect(),
             ticket: Ticket::default(),
             timer: None,
-            left: Some(left),
+            left: Some(now.mono),
+            away_before: Duration::from_secs(away),
             left_noted: found.record.left_at.is_some(),
             is_dirty: false,
             matched: (0, 0),

@@ -3,15 +3,17 @@
 use super::journal::Journal;
 use super::queue::Queue;
 use super::window::Window;
+use crate::limits::TRANSIENT_BYTES;
 use crate::net::LinkId;
 use crate::record::{Seq, SessionKey, Ticket};
-use crate::time::Mono;
+use crate::time::{Mono, Now, ServiceSeconds};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use larder_packet::Qos;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A message that waits in memory, once for all sessions that wait for it.
 pub(super) struct Held {
@@ -19,7 +21,7 @@ pub(super) struct Held {
     bytes: Box<[u8]>,
     topic: usize,
     properties: usize,
-    pub(super) expires_at: Option<crate::time::ServiceSeconds>,
+    pub(super) expires_at: Option<ServiceSeconds>,
 }
 
 impl Held {
@@ -61,6 +63,13 @@ pub(super) struct Transient {
     pub(super) subscription_ids: Box<[u8]>,
 }
 
+impl Transient {
+    /// Bytes that it takes in memory; the message is counted for each session that waits for it.
+    pub(super) fn cost(&self) -> usize {
+        self.message.len() + self.subscription_ids.len() + TRANSIENT_BYTES
+    }
+}
+
 /// Why messages to a session were dropped, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
@@ -76,6 +85,23 @@ pub struct Drops {
     pub away: u64,
     /// Rows whose checksum did not fit.
     pub damaged: u64,
+}
+
+impl Drops {
+    /// All of them together.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.queue_full + self.overflow + self.expired + self.too_large + self.away + self.damaged
+    }
+
+    pub(super) fn add(&mut self, other: Drops) {
+        self.queue_full += other.queue_full;
+        self.overflow += other.overflow;
+        self.expired += other.expired;
+        self.too_large += other.too_large;
+        self.away += other.away;
+        self.damaged += other.damaged;
+    }
 }
 
 /// A session.
@@ -99,6 +125,8 @@ pub(super) struct Session {
     /// The timer that is set for it while it has no link.
     pub(super) timer: Option<Mono>,
     pub(super) left: Option<Mono>,
+    /// How long it had been away before the start.
+    pub(super) away_before: Duration,
     /// Whether the record on disk says since when it is away.
     pub(super) left_noted: bool,
     /// Whether it stands on the list of sessions to deliver to.
@@ -109,6 +137,16 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// How long it has been away.
+    pub(super) fn away(&self, now: Mono) -> Duration {
+        self.away_before + self.left.map_or(Duration::ZERO, |left| now.since(left))
+    }
+
+    /// Since when it is away, in service time.
+    pub(super) fn left_at(&self, now: Now) -> ServiceSeconds {
+        ServiceSeconds(now.service.0.saturating_sub(self.away(now.mono).as_secs()))
+    }
+
     pub(super) fn key(&self) -> Option<SessionKey> {
         self.queue.as_ref().map(|queue| queue.key)
     }

@@ -25,23 +25,15 @@ impl Broker {
         let bytes = subscribe
             .filters
             .iter()
-            .take(SUBSCRIBE_FILTERS)
             .map(|(filter, _)| filter.len())
             .sum();
-        if !self
-            .journal
-            .has_room(bytes, subscribe.filters.len().min(SUBSCRIBE_FILTERS))
-        {
-            return Flow::Park { refuse: false };
+        if let Some(flow) = self.changes_do_not_fit(place, bytes, subscribe.filters.len()) {
+            return flow;
         }
         let identifier = subscribe.properties.subscription_identifier();
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        for (index, (filter, options)) in subscribe.filters.iter().enumerate() {
-            let reason = if index < SUBSCRIBE_FILTERS {
-                self.subscribe(place, filter, options, identifier, now)
-            } else {
-                Err(ReasonCode::QuotaExceeded)
-            };
+        for (filter, options) in subscribe.filters.iter() {
+            let reason = self.subscribe(place, filter, options, identifier, now);
             reasons.push(reason.map_or_else(|refused| refused as u8, |granted| granted as u8));
         }
         let suback = SubAck {
@@ -65,24 +57,16 @@ impl Broker {
         else {
             return Flow::HangUp;
         };
-        let bytes = unsubscribe
-            .filters
-            .iter()
-            .take(SUBSCRIBE_FILTERS)
-            .map(str::len)
-            .sum();
-        if !self
-            .journal
-            .has_room(bytes, unsubscribe.filters.len().min(SUBSCRIBE_FILTERS))
-        {
-            return Flow::Park { refuse: false };
+        let bytes = unsubscribe.filters.iter().map(str::len).sum();
+        if let Some(flow) = self.changes_do_not_fit(place, bytes, unsubscribe.filters.len()) {
+            return flow;
         }
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        for (index, filter) in unsubscribe.filters.iter().enumerate() {
-            let reason = match index < SUBSCRIBE_FILTERS {
-                true if self.unsubscribe(place, filter, now) => ReasonCode::Success,
-                true => ReasonCode::NoSubscriptionExisted,
-                false => ReasonCode::QuotaExceeded,
+        for filter in unsubscribe.filters.iter() {
+            let reason = if self.unsubscribe(place, filter, now) {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
             };
             reasons.push(reason as u8);
         }
@@ -92,6 +76,15 @@ impl Broker {
             reasons: &reasons,
         };
         self.acknowledge_change(id, place, &Packet::UnsubAck(unsuback), version)
+    }
+
+    /// What becomes of a packet with so many filters, if it cannot be taken now.
+    fn changes_do_not_fit(&self, place: u32, bytes: usize, filters: usize) -> Option<Flow> {
+        if filters > SUBSCRIBE_FILTERS {
+            return Some(Flow::Close(ReasonCode::QuotaExceeded));
+        }
+        let fits = !self.is_stored(place) || self.journal.has_room_for_changes(bytes, filters);
+        (!fits).then_some(Flow::Park { refuse: false })
     }
 
     /// The acknowledgement rests on the session's last change, also where this packet changed nothing.

@@ -16,12 +16,7 @@ impl Broker {
         self.sys_due = Some(now.mono.after(interval));
         let (counters, gauges) = (self.counters, self.gauges());
         let drops = counters.drops;
-        let dropped = drops.queue_full
-            + drops.overflow
-            + drops.expired
-            + drops.too_large
-            + drops.away
-            + drops.damaged;
+        let dropped = drops.sum();
         let topics: [(&str, u64); 24] = [
             ("$SYS/broker/uptime", now.mono.since(self.started).as_secs()),
             ("$SYS/broker/clients/connected", gauges.sessions_connected),

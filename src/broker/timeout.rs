@@ -1,11 +1,11 @@
 //! What time brings about: how long the turn may sleep, and what is done when a timer is due.
 
 use super::Broker;
-use super::link::Phase;
+use super::link::Due;
 use super::timers::Timer;
-use crate::limits::{AWAY_NOTE, CONNECT_WAIT};
+use crate::limits::AWAY_NOTE;
 use crate::net::LinkId;
-use crate::time::{Mono, Now};
+use crate::time::Now;
 use larder_packet::ReasonCode;
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ impl Broker {
         let waits = !self.dirty.is_empty()
             || !self.releasable.is_empty()
             || !self.sending.is_empty()
-            || (!self.parked.is_empty() && self.journal.has_made_room());
+            || self.buffers.is_relieved()
+            || self.again
+            || (self.waits_for_room() && self.journal.has_made_room());
         if waits {
             return Some(Duration::ZERO);
         }
@@ -36,7 +38,7 @@ impl Broker {
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(timer) = self.timers.poll(now.mono) {
             match timer {
-                Timer::Silent(id) => self.link_is_silent(id, now),
+                Timer::Link(id) => self.link_is_due(id, now),
                 Timer::Parked(id) => self.park_is_over(id, now),
                 Timer::Away(place) => self.session_is_away(place, now),
                 Timer::Read(place) => self.note_dirty(place),
@@ -45,44 +47,39 @@ impl Broker {
         self.publish_sys(now);
     }
 
-    pub(super) fn set_silent_timer(&mut self, id: LinkId, at: Mono) {
-        if let Some(link) = self.links.get_mut(id) {
-            if let Some(old) = link.timer.take() {
-                self.timers.clear(old, Timer::Silent(id));
-            }
-            if at < Mono(u64::MAX) {
-                link.timer = Some(at);
-                self.timers.set(at, Timer::Silent(id));
-            }
+    /// Sets a link's timer to what is due first.
+    pub(super) fn watch(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let due = link.due().map(|(at, _)| at);
+        if link.timer == due {
+            return;
+        }
+        if let Some(old) = link.timer.take() {
+            self.timers.clear(old, Timer::Link(id));
+        }
+        if let Some(at) = due {
+            link.timer = Some(at);
+            self.timers.set(at, Timer::Link(id));
         }
     }
 
-    fn link_is_silent(&mut self, id: LinkId, now: Now) {
+    fn link_is_due(&mut self, id: LinkId, now: Now) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
         link.timer = None;
-        match link.phase {
-            // Its CONNECT has come and waits for room.
-            Phase::Opened if link.parked.is_some() => {
-                self.set_silent_timer(id, now.mono.after(CONNECT_WAIT));
-            }
-            Phase::Opened => {
-                log::info!("link {}: closed: no CONNECT came in time", id.index);
-                self.hang_up(id, now);
-            }
-            Phase::Connecting | Phase::Connected => {
-                // A link that we leave unread for our own reasons cannot be blamed for its silence.
-                let is_held = link.parked.is_some() || link.phase == Phase::Connecting;
-                let heard = if is_held { now.mono } else { link.heard };
-                let due = heard.after(link.keep_alive);
-                if due > now.mono {
-                    self.set_silent_timer(id, due);
-                } else {
-                    self.close(id, ReasonCode::KeepAliveTimeout, now);
+        match link.due() {
+            Some((at, due)) if at <= now.mono => {
+                log::info!("link {}: closed: {}", id.index, due.why());
+                match due {
+                    Due::Silent => self.close(id, ReasonCode::KeepAliveTimeout, now),
+                    Due::Connect => self.hang_up(id, now),
+                    Due::Packet | Due::Stuck => self.close(id, ReasonCode::UnspecifiedError, now),
                 }
             }
-            Phase::Closing => {}
+            _ => self.watch(id),
         }
     }
 
@@ -94,7 +91,8 @@ impl Broker {
         if session.configured {
             return;
         }
-        let ends = left.after(Duration::from_secs(u64::from(session.expiry_interval)));
+        let left_in_all = Duration::from_secs(u64::from(session.expiry_interval));
+        let ends = left.after(left_in_all.saturating_sub(session.away_before));
         let noted = (!session.left_noted).then(|| left.after(AWAY_NOTE));
         let at = noted.map_or(ends, |noted| noted.min(ends));
         session.timer = Some(at);
@@ -106,8 +104,10 @@ impl Broker {
             return;
         };
         session.timer = None;
-        let Some(left) = session.left else { return };
-        if now.mono.since(left) >= Duration::from_secs(u64::from(session.expiry_interval)) {
+        if session.left.is_none() {
+            return;
+        }
+        if session.away(now.mono) >= Duration::from_secs(u64::from(session.expiry_interval)) {
             log::info!(
                 "session {}: ended: it was away for longer than its Session Expiry Interval",
                 session.client_id

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// When a link sent no CONNECT for too long, or nothing for 1.5 times its Keep Alive.
-    Silent(LinkId),
+    /// When a link is to be looked at: it may have been silent, or stuck, for too long.
+    Link(LinkId),
     /// When a packet has been parked for too long.
     Parked(LinkId),
     /// When a session has been away so long that it is noted on disk, or that it ends.

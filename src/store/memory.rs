@@ -250,17 +250,28 @@ impl Disk {
             session: oldest.session,
             messages: 0,
             bytes: 0,
+            rest: None,
         };
         let Some(stored) = self.sessions.get_mut(&oldest.session) else {
             return dropped;
         };
-        while dropped.messages < oldest.messages || dropped.bytes < oldest.bytes {
-            let next = rows(&stored.queue, oldest.after, oldest.up_to)
-                .nth(oldest.keep as usize)
-                .map(|(seq, row)| (seq, row.message.len()));
-            let Some((seq, len)) = next else { break };
+        let kept = rows(
+            &stored.queue,
+            oldest.after,
+            oldest.up_to.min(oldest.keep_up_to),
+        )
+        .take(oldest.keep as usize)
+        .last()
+        .map_or(oldest.after, |(seq, _)| seq);
+        loop {
+            let next = rows(&stored.queue, kept, oldest.up_to).next();
+            let Some((seq, row)) = next else { break };
+            if oldest.bytes_ever.saturating_sub(row.bytes_before) <= oldest.bytes_keep {
+                dropped.rest = Some((row.messages_before, row.bytes_before));
+                break;
+            }
             dropped.messages += 1;
-            dropped.bytes += len;
+            dropped.bytes += row.message.len();
             stored.queue.remove(&seq);
         }
         dropped

@@ -357,13 +357,14 @@ impl Fill {
         })
     }
 
+    /// Drops from the range, but for the first `keep`, until the newest `bytes_keep` of `bytes_ever` bytes are left.
     pub(crate) fn drop_oldest(
         self,
         key: u64,
         keep: u32,
         range: (Seq, Seq),
-        messages: u64,
-        bytes: u64,
+        bytes_ever: u64,
+        bytes_keep: u64,
     ) -> Fill {
         let (after, up_to) = range;
         let session = SessionKey(key);
@@ -371,9 +372,10 @@ impl Fill {
             session,
             after,
             keep,
+            keep_up_to: up_to,
             up_to,
-            messages,
-            bytes,
+            bytes_ever,
+            bytes_keep,
         }))
     }
 

@@ -231,14 +231,15 @@ fn ignores_what_is_not_there(store: &mut dyn Kept) {
         .end(7)
         .reserve(7, 5)
         .subscribe(7, "f", SUBSCRIPTION)
-        .drop_oldest(7, 0, (0, 9), 3, 3);
+        .drop_oldest(7, 0, (0, 9), 3, 0);
     let dropped = store.commit(fill.done());
     assert_eq!(
         dropped,
         [Dropped {
             session: SessionKey(7),
             messages: 0,
-            bytes: 0
+            bytes: 0,
+            rest: None,
         }]
     );
     let recovered = store.restart();
@@ -255,28 +256,39 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
             .queue(1, 1..=20, 100)
             .done(),
     );
-    let gone = |messages| Dropped {
+    let ever = 20 * 103;
+    let gone = |messages, rest: Option<u64>| Dropped {
         session: SessionKey(1),
         messages,
         bytes: messages * 103,
+        rest: rest.map(|row| (row - 1, (row - 1) * 103)),
     };
+    // What is to stay is counted from the newest row back.
     let fill = Fill::new()
-        .drop_oldest(1, 0, (5, 20), 3, 0)
-        .drop_oldest(1, 0, (5, 20), 1, 104);
-    assert_eq!(store.commit(fill.done()), [gone(3), gone(2)]);
+        .drop_oldest(1, 0, (5, 20), ever, 12 * 103)
+        .drop_oldest(1, 0, (5, 20), ever, 10 * 103 + 102);
+    let dropped = store.commit(fill.done());
+    assert_eq!(dropped, [gone(3, Some(9)), gone(2, Some(11))]);
     assert_eq!(
         seqs(&store.read(all_of(1))),
         [1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
     );
+    // The hole does not make more go than must; a range ends where it ends.
     let fill = Fill::new()
-        .drop_oldest(1, 0, (5, 12), 1_000, 0)
-        .drop_oldest(1, 0, (5, 20), 0, 0);
-    assert_eq!(store.commit(fill.done()), [gone(2), gone(0)]);
+        .drop_oldest(1, 0, (5, 20), ever, 10 * 103)
+        .drop_oldest(1, 0, (5, 12), ever, 0);
+    assert_eq!(
+        store.commit(fill.done()),
+        [gone(0, Some(11)), gone(2, None)]
+    );
     store.restart();
     let fill = Fill::new()
-        .drop_oldest(1, 3, (2, 20), 2, 0)
-        .drop_oldest(1, 100, (2, 20), 1, 0);
-    assert_eq!(store.commit(fill.done()), [gone(2), gone(0)]);
+        .drop_oldest(1, 3, (2, 20), ever, 6 * 103)
+        .drop_oldest(1, 100, (2, 20), ever, 0);
+    assert_eq!(
+        store.commit(fill.done()),
+        [gone(2, Some(15)), gone(0, None)]
+    );
     assert_eq!(
         seqs(&store.read(all_of(1))),
         [1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20]
@@ -314,7 +326,7 @@ fn applies_changes_in_their_order(store: &mut dyn Kept) {
         .queue(2, 1..=3, 10)
         .end(2)
         .queue(1, 4..=6, 10)
-        .drop_oldest(1, 0, (0, 6), 1, 0);
+        .drop_oldest(1, 0, (0, 6), 6 * 11, 5 * 11);
     assert_eq!(store.commit(fill.done())[0].messages, 1);
     assert_eq!(store.restart().sessions.len(), 1);
     assert_eq!(seqs(&store.read(all_of(1))), [3, 4, 5, 6]);

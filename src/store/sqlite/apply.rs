@@ -257,30 +257,43 @@ impl Application<'_> {
             session: oldest.session,
             messages: 0,
             bytes: 0,
+            rest: None,
         };
         let Some(slot) = self.slot(oldest.session)? else {
             return Ok(dropped);
         };
-        let (mut after, up_to) = (queue_key(slot, oldest.after), queue_key(slot, oldest.up_to));
+        let key = |seq| queue_key(slot, seq);
         let mut statement = self.connection.prepare_cached(
-            "SELECT key, size, message FROM queue WHERE key > ?1 AND key <= ?2 ORDER BY key",
+            "SELECT key, size, message, messages_before, bytes_before FROM queue
+             WHERE key > ?1 AND key <= ?2 ORDER BY key",
         )?;
-        let mut rows = statement.query([after, up_to])?;
-        for _ in 0..oldest.keep {
-            let Some(row) = rows.next()? else { break };
-            after = row.get(0)?;
-        }
-        let mut last = after;
+        let mut rows = statement.query([key(oldest.after), key(oldest.up_to)])?;
+        let mut kept = 0;
+        let mut first = None;
+        let mut last = 0;
         self.memo.removed.clear();
-        while dropped.messages < oldest.messages || dropped.bytes < oldest.bytes {
-            let Some(row) = rows.next()? else { break };
-            last = row.get(0)?;
+        while let Some(row) = rows.next()? {
+            let at: i64 = row.get(0)?;
+            if kept < oldest.keep && at <= key(oldest.keep_up_to) {
+                kept += 1;
+                continue;
+            }
+            // A damaged figure lets its row go.
+            let bytes_before = integer(row, 4)?.map_or(0, from_sql);
+            if oldest.bytes_ever.saturating_sub(bytes_before) <= oldest.bytes_keep {
+                dropped.rest = integer(row, 3)?.map(|messages| (from_sql(messages), bytes_before));
+                break;
+            }
+            first.get_or_insert(at);
+            last = at;
             dropped.messages += 1;
             dropped.bytes += size(row, 1)?;
             self.memo.removed.extend(integer(row, 2)?);
         }
         drop(rows);
-        remove_rows(self.connection, after + 1, last)?;
+        if let Some(first) = first {
+            remove_rows(self.connection, first, last)?;
+        }
         for &message in &self.memo.removed {
             release(self.connection, message)?;
         }
