@@ -66,7 +66,7 @@ def several(lab, result):
         + bridge(url(far.port), name="far", version=4, forward=["sensors/+"], receive=["orders/#"])
         + bridge(url(late.port), name="late", forward=[{"filter": "sensors/1", "strip_prefix": "sensors/"}]),
         name="gateway",
-        # The default memory_max has room for 1,000 links or for three bridges.
+        # The default memory_max has no room for 1,000 links and three bridges.
         top="[limits]\nlinks = 200",
     )
     ends = {broker: Subscriber(broker.port, f"above-{broker.name}", "#") for broker in (near, far, late)}

@@ -59,7 +59,8 @@ def properties(lab, result):
     link.cut()
     for broker, topic in [(gateway, "sensors/1"), (cloud, "site/cmd/1")]:
         publish_with_properties(broker, topic)
-        publish(broker, "-V", "mqttv5", "-q", 1, "-t", topic, "-m", "late", "-D", "publish", "message-expiry-interval", 1)
+        expires = ["-D", "publish", "message-expiry-interval", 1]
+        publish(broker, "-V", "mqttv5", "-q", 1, "-t", topic, "-m", "late", *expires)
     time.sleep(2.1)
     link.mend()
     for subscriber, topic in [(above, "site/sensors/1"), (below, "cmd/1")]:
@@ -75,7 +76,8 @@ def no_loop(lab, result):
     ends = {broker.name: Subscriber(broker.port, f"reader-{broker.name}", "both/#") for broker in (cloud, gateway)}
     for broker in cloud, gateway:
         other = gateway if broker is cloud else cloud
-        cross(broker.port, f"first-{broker.name}", f"both/first/{broker.name}", ends[other.name], f"both/first/{broker.name}")
+        topic = f"both/first/{broker.name}"
+        cross(broker.port, f"first-{broker.name}", topic, ends[other.name], topic)
     for broker in cloud, gateway:
         topic = f"both/{broker.name}"
         publisher = Publisher(broker.port, f"writer-{broker.name}", topic, range(500), rate=2000)

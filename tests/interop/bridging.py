@@ -1,6 +1,6 @@
 """What the tests of a bridge have in common: its configuration, and one stream up and one down through chaos."""
 
-from flow import V5, Chaos, Publisher, Subscriber
+from flow import Chaos, Publisher, Subscriber
 from lab import expect
 
 # The whole way back to order after the last harm, in seconds.

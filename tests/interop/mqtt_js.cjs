@@ -1,5 +1,5 @@
-// A publisher and a subscriber with MQTT.js, over restarts of the broker. Speaks with mqtt_js.py: a line of JSON for each
-// thing that happens; told by nobody, it ends when everything has been acknowledged and has come.
+// A publisher and a subscriber with MQTT.js, over restarts of the broker. It tells mqtt_js.py what happens, a line of
+// JSON each, and ends by itself when everything has been acknowledged and has come.
 //
 //   node mqtt_js.cjs PORT VERSION COUNT STEP
 //

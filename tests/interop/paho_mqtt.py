@@ -26,7 +26,8 @@ class Client:
         self.client.on_subscribe = lambda _c, _d, _mid, reasons, _p: self.subacks.put(reasons)
         self.client.on_message = lambda _c, _d, message: self.messages.put(message)
         self.client.on_publish = lambda _c, _d, mid, reason, _p: reason.is_failure or self.acknowledged.add(mid)
-        self.connect = lambda: self.client.connect(HOST, broker.port, **(session(version, **properties) if stored else {}))
+        options = session(version, **properties) if stored else {}
+        self.connect = lambda: self.client.connect(HOST, broker.port, **options)
         lab.at_end(self.stop)
 
     def start(self):
