@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(Command::Check { config }) => cli::check::run(config, budget::table),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(cli::VERSION),
-        Ok(Command::Demo { .. }) => ExitCode::FAILURE,
+        Ok(Command::Demo { cloud }) => cli::demo::run(cloud),
         Err(error) => {
             // Nobody is left to be told where standard error cannot be written.
             let _ = writeln!(io::stderr(), "larder: {error}");

@@ -1,6 +1,7 @@
 //! The command line: what was asked for, and the subcommands that need no broker.
 
 pub mod check;
+pub mod demo;
 mod machine;
 pub mod run;
 
