@@ -1,0 +1,137 @@
+//! What acknowledges leaves only after the fsync that covers it: seen from outside, in the system calls.
+
+use crate::broker::{Broker, Setup, require};
+use crate::client::{Client, Identity, packet_id};
+use crate::trace::{Promise, Reply, judge, marker};
+use larder_packet::{Qos, Version};
+use std::fs;
+
+const TRACE: &str = "trace";
+const MESSAGES: u32 = 150;
+const PUBLISHERS: u32 = 4;
+/// Messages that each of several publishers has unacknowledged.
+const WINDOW: u32 = 8;
+
+#[test]
+fn no_acknowledgement_leaves_before_its_fsync_with_one_message_at_a_time() {
+    let broker = traced();
+    let mut promises = subscribed(&broker);
+    let mut publisher = broker.connect(&Identity::volatile("publisher", Version::V5));
+    promises.extend(publish(&mut publisher, 1000, 1));
+    drop(publisher);
+    check(broker, &promises);
+}
+
+#[test]
+fn no_acknowledgement_leaves_before_its_fsync_with_several_publishers() {
+    let broker = traced();
+    let mut promises = subscribed(&broker);
+    // Connected, subscribed and silent: its window fills, and the rest of its queue waits on disk.
+    let mut silent = broker.connect(&Identity::stored("silent", Version::V5));
+    silent.subscribe("#", Qos::AtLeastOnce).unwrap();
+    std::thread::scope(|scope| {
+        let publishers: Vec<_> = (1..=PUBLISHERS)
+            .map(|index| {
+                let version = if index % 2 == 0 {
+                    Version::V5
+                } else {
+                    Version::V311
+                };
+                let identity = Identity::volatile(&format!("publisher-{index}"), version);
+                let mut publisher = broker.connect(&identity);
+                scope.spawn(move || publish(&mut publisher, 1000 * index, WINDOW))
+            })
+            .collect();
+        for publisher in publishers {
+            promises.extend(publisher.join().unwrap());
+        }
+    });
+    check(broker, &promises);
+}
+
+/// A broker under strace, which leaves the broker our child (`-D`) and hides nothing of what is written (`-s`).
+fn traced() -> Broker {
+    require("strace");
+    let setup = Setup::new("");
+    let calls = "trace=fsync,fdatasync,write,pwrite64,writev,pwritev,sendto,sendmsg";
+    let words = [
+        "strace",
+        "-D",
+        "-f",
+        "--seccomp-bpf",
+        "-yy",
+        "-xx",
+        "-s",
+        "1000000",
+        "-e",
+        calls,
+        "-o",
+    ];
+    let trace = setup.beside(TRACE).into_os_string();
+    setup
+        .wrapped(words.map(Into::into).into_iter().chain([trace]))
+        .start()
+}
+
+/// Stored sessions, subscribed and away again, and what was promised by their CONNACKs and SUBACKs.
+fn subscribed(broker: &Broker) -> Vec<Promise> {
+    let mut promises = Vec::new();
+    for (number, version) in [(1, Version::V311), (3, Version::V5)] {
+        let mut client = broker.connect(&Identity::stored(&marker(number), version));
+        let filter = format!("{}/#", marker(number + 1));
+        client.subscribe(&filter, Qos::AtLeastOnce).unwrap();
+        client.subscribe("to/#", Qos::AtLeastOnce).unwrap();
+        let port = client.port();
+        promises.push(Promise {
+            port,
+            reply: Reply::ConnAck,
+            marker: number,
+        });
+        promises.push(Promise {
+            port,
+            reply: Reply::SubAck(1),
+            marker: number + 1,
+        });
+        client.disconnect().unwrap();
+    }
+    promises
+}
+
+/// Publishes messages that are marked from `first` on, and says what their PUBACKs promised.
+fn publish(publisher: &mut Client, first: u32, window: u32) -> Vec<Promise> {
+    let numbers = first..=first + MESSAGES - 1;
+    publisher
+        .publish_all("to/absent", numbers.clone(), window, |number| {
+            marker(number).into_bytes()
+        })
+        .unwrap();
+    let port = publisher.port();
+    numbers
+        .map(|number| Promise {
+            port,
+            reply: Reply::PubAck(packet_id(number).get()),
+            marker: number,
+        })
+        .collect()
+}
+
+fn check(mut broker: Broker, promises: &[Promise]) {
+    broker.signal("TERM");
+    // The log ends when strace, too, has written its last line.
+    broker.wait_for_end();
+    let trace = fs::read_to_string(broker.beside(TRACE)).unwrap();
+    let syncs = trace.lines().filter(|line| line.contains("sync(")).count();
+    println!(
+        "durable: {} replies, {syncs} fsyncs, {} lines of trace",
+        promises.len(),
+        trace.lines().count()
+    );
+    if let Err(faults) = judge(&trace, promises) {
+        panic!(
+            "{} of {} replies:\n{}",
+            faults.len(),
+            promises.len(),
+            faults.join("\n")
+        );
+    }
+}

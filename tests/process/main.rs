@@ -1,0 +1,23 @@
+//! The program as its user has it: a process that is killed, stopped, starved of disk and watched from outside. Each
+//! test is named by the promise that it holds the program to, and prints its figures (`--nocapture` shows them).
+//!
+//! `LARDER_BINARY` names another binary than Cargo's, such as a released one. `LARDER_BACKLOG` is the length of the
+//! backlog, `LARDER_SEED` the seed of the moments at which the broker is killed.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is a program of its own, with its own clock"
+)]
+
+mod backlog;
+mod broker;
+mod client;
+mod durable;
+mod flash;
+mod full;
+mod kill;
+mod shutdown;
+mod stall;
+mod start;
+mod trace;

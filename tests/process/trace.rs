@@ -1,0 +1,314 @@
+//! The judge of a trace: whether replies left only after what they rest on was on disk.
+//!
+//! A trace is what `strace -f -yy -xx` wrote. Its lines stand in the order in which the kernel was entered and left, as
+//! far as one thing depends on another: the writer's thread is let go from its fsync after that line was written, and
+//! only then can it tell the turn that a reply may leave.
+
+use larder_packet::{Frame, frame};
+use std::collections::BTreeMap;
+
+/// What a marker begins with; six digits follow. Markers stand in payloads, Topic Filters and Client Identifiers, and
+/// are found again in the write-ahead log.
+const MARKER: &[u8] = b"mark-";
+const MARKER_BYTES: usize = 11;
+
+/// The marker with this number.
+pub(crate) fn marker(number: u32) -> String {
+    format!("mark-{number:06}")
+}
+
+/// A reply that must not leave before the fsync that covers its marker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Promise {
+    /// The client's port.
+    pub(crate) port: u16,
+    pub(crate) reply: Reply,
+    pub(crate) marker: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reply {
+    ConnAck,
+    SubAck(u16),
+    PubAck(u16),
+}
+
+/// Checks every promise.
+///
+/// # Errors
+/// A sentence for each one that was not kept, and for what makes the trace unfit to judge by.
+pub(crate) fn judge(trace: &str, promises: &[Promise]) -> Result<(), Vec<String>> {
+    let calls = calls(trace).map_err(|fault| vec![fault])?;
+    let durable = durable(&calls);
+    let replies = replies(&calls).map_err(|fault| vec![fault])?;
+    let mut faults = Vec::new();
+    for promise in promises {
+        let marker = marker(promise.marker);
+        let left = replies.get(&(promise.port, promise.reply));
+        match (left, durable.get(marker.as_bytes())) {
+            (None, _) => faults.push(format!("{promise:?}: the reply never left")),
+            (Some(_), None) => faults.push(format!("{promise:?}: {marker} was never synchronised")),
+            (Some(left), Some(durable)) if left <= durable => faults.push(format!(
+                "{promise:?}: the reply left at line {}, and {marker} was durable only at line {}",
+                left + 1,
+                durable + 1
+            )),
+            _ => {}
+        }
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
+}
+
+/// A system call: the lines at which it was entered and left, from 0.
+#[derive(Debug)]
+struct Call {
+    entered: usize,
+    left: usize,
+    name: String,
+    /// What the file descriptor stands for.
+    file: String,
+    data: Vec<u8>,
+    returned: i64,
+}
+
+/// The line at which each marker was durable: where the first fsync of the write-ahead log returned that was entered
+/// after the marker had been written there.
+fn durable(calls: &[Call]) -> BTreeMap<&[u8], usize> {
+    let in_log = |call: &&Call| call.file.ends_with("-wal");
+    let mut durable = BTreeMap::new();
+    // Written, and not yet durable: with the line at which the write returned.
+    let mut written: Vec<(&[u8], usize)> = Vec::new();
+    for call in calls.iter().filter(in_log) {
+        match call.name.as_str() {
+            "fsync" | "fdatasync" if call.returned == 0 => written.retain(|(marker, at)| {
+                let covered = *at < call.entered;
+                if covered {
+                    durable.entry(*marker).or_insert(call.left);
+                }
+                !covered
+            }),
+            "write" | "pwrite64" | "writev" | "pwritev" if call.returned > 0 => {
+                let whole = call.data.windows(MARKER_BYTES);
+                written.extend(
+                    whole
+                        .filter(|bytes| bytes.starts_with(MARKER))
+                        .map(|marker| (marker, call.left)),
+                );
+            }
+            _ => {}
+        }
+    }
+    durable
+}
+
+/// The line at which the first byte of each reply was handed to the kernel, by the client's port.
+fn replies(calls: &[Call]) -> Result<BTreeMap<(u16, Reply), usize>, String> {
+    // What was sent on each link: the bytes, and the line at which each was sent.
+    let mut sent: BTreeMap<u16, (Vec<u8>, Vec<usize>)> = BTreeMap::new();
+    for call in calls {
+        let Some(port) = peer_port(&call.file) else {
+            continue;
+        };
+        let Ok(count) = usize::try_from(call.returned) else {
+            continue;
+        };
+        let (bytes, lines) = sent.entry(port).or_default();
+        bytes.extend_from_slice(&call.data[..count]);
+        lines.resize(bytes.len(), call.entered);
+    }
+    let mut replies = BTreeMap::new();
+    for (port, (bytes, lines)) in sent {
+        let mut at = 0;
+        while let Frame::Complete { len } =
+            frame(&bytes[at..], usize::MAX).map_err(|error| format!("port {port}: {error}"))?
+        {
+            if let Some(reply) = reply(&bytes[at..at + len]) {
+                replies.entry((port, reply)).or_insert(lines[at]);
+            }
+            at += len;
+        }
+    }
+    Ok(replies)
+}
+
+/// Which reply a packet is. All of them are short: their Remaining Length has one byte.
+fn reply(packet: &[u8]) -> Option<Reply> {
+    let id = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    match packet[0] >> 4 {
+        2 => Some(Reply::ConnAck),
+        4 => id(2).map(Reply::PubAck),
+        9 => id(2).map(Reply::SubAck),
+        _ => None,
+    }
+}
+
+/// `TCP:[127.0.0.1:1883->127.0.0.1:40000]`: 40000.
+fn peer_port(file: &str) -> Option<u16> {
+    let (_, peer) = file.strip_prefix("TCP:[")?.split_once("->")?;
+    peer.trim_end_matches(']').rsplit_once(':')?.1.parse().ok()
+}
+
+/// The system calls, in the order in which they returned.
+fn calls(trace: &str) -> Result<Vec<Call>, String> {
+    let mut unfinished: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for (number, line) in trace.lines().enumerate() {
+        let Some((thread, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let rest = rest.trim_start();
+        if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
+            unfinished.insert(thread, (number, begun));
+        } else if let Some(resumed) = rest.strip_prefix("<... ") {
+            let Some((entered, begun)) = unfinished.remove(thread) else {
+                return Err(format!("line {}: what is resumed?", number + 1));
+            };
+            let end = resumed.split_once(" resumed>").map_or("", |(_, end)| end);
+            calls.extend(call(&format!("{begun}{end}"), entered, number)?);
+        } else {
+            calls.extend(call(rest, number, number)?);
+        }
+    }
+    Ok(calls)
+}
+
+/// One call: `pwrite64(5<\x2f…>, "\x00…", 24, 32) = 24`. Signals and exits are none.
+fn call(text: &str, entered: usize, left: usize) -> Result<Option<Call>, String> {
+    let Some((name, rest)) = text.split_once('(') else {
+        return Ok(None);
+    };
+    // The arguments are hexadecimal, so this is the only such sign; strace aligns it after a resumed call.
+    let Some((arguments, returned)) = rest.rsplit_once(" = ") else {
+        return Ok(None);
+    };
+    let arguments = arguments.trim_end().trim_end_matches(')');
+    let returned = returned.split_whitespace().next().unwrap_or_default();
+    // A process that is being killed leaves `?`.
+    let Ok(returned) = returned.parse() else {
+        return Ok(None);
+    };
+    let file = arguments.split_once('<').map_or("", |(_, file)| file);
+    let file = file.split_once(">,").map_or(file, |(file, _)| file);
+    let mut data = Vec::new();
+    let mut quoted = arguments.split('"').skip(1);
+    while let (Some(string), after) = (quoted.next(), quoted.next()) {
+        if after.is_some_and(|after| after.starts_with("...")) {
+            return Err(format!(
+                "line {}: the data are cut: trace with a larger -s",
+                entered + 1
+            ));
+        }
+        data.extend(unescape(string));
+    }
+    Ok(Some(Call {
+        entered,
+        left,
+        name: name.to_owned(),
+        file: String::from_utf8_lossy(&unescape(file.trim_end_matches('>'))).into_owned(),
+        data,
+        returned,
+    }))
+}
+
+/// Reads `\x2f`; what is not escaped stands for itself.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() / 4);
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = rest
+            .strip_prefix(b"\\x")
+            .and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+/// A judge that finds no fault in anything would be of no use.
+mod tests {
+    use super::*;
+
+    const WRITE: &str = r#"7 pwrite64(5<\x2f\x64-wal>, "\x00mark-000001\x00", 13, 32) = 13"#;
+    const SYNC: &str = r"7 fsync(5<\x2f\x64-wal>) = 0";
+    const PUBACK: &str = r#"6 sendto(9<TCP:[127.0.0.1:1883->127.0.0.1:4000]>, "\x40\x02\x00\x07", 4, 0, NULL, 0) = 4"#;
+
+    fn judged(lines: &[&str]) -> Result<(), String> {
+        let promise = Promise {
+            port: 4000,
+            reply: Reply::PubAck(7),
+            marker: 1,
+        };
+        judge(&lines.join("\n"), &[promise]).map_err(|faults| faults.join("\n"))
+    }
+
+    #[test]
+    fn a_reply_after_its_fsync_is_right() {
+        assert_eq!(judged(&[WRITE, SYNC, PUBACK]), Ok(()));
+    }
+
+    #[test]
+    fn a_reply_before_its_fsync_is_found() {
+        let fault = judged(&[WRITE, PUBACK, SYNC]).unwrap_err();
+        assert!(fault.contains("left at line 2"), "{fault}");
+        assert!(judged(&[PUBACK, WRITE, SYNC]).is_err());
+    }
+
+    #[test]
+    fn a_reply_during_its_fsync_is_found() {
+        let begun = r"7 fsync(5<\x2f\x64-wal> <unfinished ...>";
+        let done = r"7 <... fsync resumed>)          = 0";
+        assert!(judged(&[WRITE, begun, PUBACK, done]).is_err());
+        assert_eq!(judged(&[WRITE, begun, done, PUBACK]), Ok(()));
+    }
+
+    #[test]
+    fn an_fsync_that_does_not_cover_the_write_is_none() {
+        let during = r#"7 pwrite64(5<\x2f\x64-wal>, "mark-000001", 11, 32 <unfinished ...>"#;
+        let written = r"7 <... pwrite64 resumed>) = 11";
+        let other_thread = r"8 fsync(5<\x2f\x64-wal>) = 0";
+        for lines in [
+            &[SYNC, WRITE, PUBACK][..],
+            &[WRITE, r"7 fsync(4<\x2f\x64>) = 0", PUBACK],
+            &[
+                WRITE,
+                r"7 fsync(5<\x2f\x64-wal>) = -1 EIO (Input/output error)",
+                PUBACK,
+            ],
+            &[during, other_thread, written, PUBACK],
+            &[WRITE, PUBACK],
+        ] {
+            assert!(judged(lines).is_err(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_found_wherever_it_stands_in_what_was_sent() {
+        let with_pingresp = PUBACK
+            .replace(r#""\x40"#, r#""\xd0\x00\x40"#)
+            .replace("= 4", "= 6");
+        assert_eq!(judged(&[WRITE, SYNC, &with_pingresp]), Ok(()));
+        assert!(judged(&[WRITE, &with_pingresp, SYNC]).is_err());
+        let (first, last) = (PUBACK.replace("= 4", "= 1"), PUBACK.replace(r"\x40", ""));
+        let last = last.replace("= 4", "= 3");
+        assert!(judged(&[WRITE, &first, SYNC, &last]).is_err());
+    }
+
+    #[test]
+    fn a_trace_that_says_too_little_is_refused() {
+        assert!(judged(&[WRITE, SYNC]).unwrap_err().contains("never left"));
+        let cut = WRITE.replace(r#"\x00","#, r#"\x00"...,"#);
+        assert!(judged(&[&cut, SYNC, PUBACK]).unwrap_err().contains("cut"));
+    }
+}
