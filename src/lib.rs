@@ -63,8 +63,8 @@
 //!
 //! 1. `net/sockets.rs` tells that the link is readable, and the turn reads up to
 //!    [`LINK_READ_BYTES`](limits::LINK_READ_BYTES) of it into its one buffer.
-//! 2. `broker/receive.rs` finds whole packets in the bytes and hands each to its handler. Half a packet stays in the
-//!    link's inbox.
+//! 2. `broker/receive.rs` finds whole packets in the bytes, at most [`LINK_PACKETS`](limits::LINK_PACKETS) in a turn,
+//!    and hands each to its handler. Half a packet stays in the link's inbox.
 //! 3. `broker/publish.rs` asks `router.rs` who has subscribed. A session is met once, however many of its filters
 //!    match.
 //! 4. `broker/admit.rs` decides, for all receivers or none, whether there is room on disk and in the journal. If not,
@@ -109,10 +109,10 @@
 //!   suspended. A PUBLISH that has been parked for `park_max` is refused, for 0x97 is final [MQTT-4.4.0-2].
 //! - **Read pages are dropped rather than held.** A page of a queue that could not be sent whole is read again later: a
 //!   session without room in its window holds no page, so [`PAGES`](limits::PAGES) of them are enough for all.
-//! - **After a start, what may have been sent says so.** The first rows of each queue, as many as the window, carry
-//!   DUP, and are neither expired nor dropped.
-//! - **Start is recovery**, always, and costs the same for any backlog: a queue's length comes from its first and last
-//!   row.
+//! - **After a start, what may have been sent says so.** The first rows of each queue, as many as may have been sent
+//!   without that a settlement of theirs was committed, carry DUP; as many as the window stay, whatever is dropped.
+//! - **Start is recovery**, always, and a backlog does not lengthen it: a queue's length comes from its first and last
+//!   rows, without counting.
 //! - **Every table, buffer, queue and pool has a capacity**, named in [`limits`] or where it lives, and [`budget`] sums
 //!   them before the start.
 //!
