@@ -2,7 +2,11 @@
 //!
 //! `LARDER_BINARY` names another binary than Cargo's, such as a released one.
 
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and waits with a clock of its own"
+)]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
