@@ -11,7 +11,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::{Duration, Instant};
 
 /// Cargo's binary, or `LARDER_BINARY`.
@@ -67,15 +69,29 @@ impl Drop for Directory {
 /// How a broker is started. It listens on a port that the system chooses, another one at each start: so nobody can
 /// take it while the broker is away.
 pub(crate) struct Setup {
+    /// Goes with the broker.
+    _share: Share,
     directory: Directory,
     settings: String,
     wrapper: Vec<OsString>,
 }
 
 impl Setup {
-    /// With these tables of TOML beside the defaults.
+    /// With these tables of TOML beside the defaults. One for each test: a second one may wait for the first.
     pub(crate) fn new(settings: &str) -> Setup {
+        let share = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        Setup::with_share(settings, Share::Some(share))
+    }
+
+    /// While no other test has a broker: for figures that depend on how prompt the clients are.
+    pub(crate) fn alone(settings: &str) -> Setup {
+        let share = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        Setup::with_share(settings, Share::All(share))
+    }
+
+    fn with_share(settings: &str, share: Share) -> Setup {
         Setup {
+            _share: share,
             directory: Directory::new(),
             settings: settings.to_owned(),
             wrapper: Vec::new(),
@@ -105,6 +121,15 @@ impl Setup {
         broker.start();
         broker
     }
+}
+
+/// The processor time that brokers and their clients share.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "held, not read")]
+enum Share {
+    Some(RwLockReadGuard<'static, ()>),
+    All(RwLockWriteGuard<'static, ()>),
 }
 
 /// Where the broker is to be found now: clients that outlive it ask here.

@@ -84,12 +84,12 @@ fn subscribed(broker: &Broker) -> Vec<Promise> {
         let port = client.port();
         promises.push(Promise {
             port,
-            reply: Reply::ConnAck,
+            reply: Reply::Connect,
             marker: number,
         });
         promises.push(Promise {
             port,
-            reply: Reply::SubAck(1),
+            reply: Reply::Subscribe(1),
             marker: number + 1,
         });
         client.disconnect().unwrap();
@@ -109,7 +109,7 @@ fn publish(publisher: &mut Client, first: u32, window: u32) -> Vec<Promise> {
     numbers
         .map(|number| Promise {
             port,
-            reply: Reply::PubAck(packet_id(number).get()),
+            reply: Reply::Publish(packet_id(number).get()),
             marker: number,
         })
         .collect()

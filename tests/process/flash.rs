@@ -12,7 +12,7 @@ const SYS: &str = "$SYS/larder/disk/written";
 
 #[test]
 fn ten_live_messages_a_second_write_less_than_200_bytes_each() {
-    let broker = Setup::new("[sys]\ninterval = \"1 s\"").start();
+    let broker = Setup::alone("[sys]\ninterval = \"1 s\"").start();
     let mut subscriber = broker.connect(&Identity::stored("subscriber", Version::V5));
     subscriber.subscribe("live", Qos::AtLeastOnce).unwrap();
     let mut publisher = broker.connect(&Identity::volatile("publisher", Version::V5));

@@ -26,11 +26,12 @@ pub(crate) struct Promise {
     pub(crate) marker: u32,
 }
 
+/// What it is the reply to, with its Packet Identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reply {
-    ConnAck,
-    SubAck(u16),
-    PubAck(u16),
+    Connect,
+    Subscribe(u16),
+    Publish(u16),
 }
 
 /// Checks every promise.
@@ -139,9 +140,9 @@ fn replies(calls: &[Call]) -> Result<BTreeMap<(u16, Reply), usize>, String> {
 fn reply(packet: &[u8]) -> Option<Reply> {
     let id = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     match packet[0] >> 4 {
-        2 => Some(Reply::ConnAck),
-        4 => id(2).map(Reply::PubAck),
-        9 => id(2).map(Reply::SubAck),
+        2 => Some(Reply::Connect),
+        4 => id(2).map(Reply::Publish),
+        9 => id(2).map(Reply::Subscribe),
         _ => None,
     }
 }
@@ -247,7 +248,7 @@ mod tests {
     fn judged(lines: &[&str]) -> Result<(), String> {
         let promise = Promise {
             port: 4000,
-            reply: Reply::PubAck(7),
+            reply: Reply::Publish(7),
             marker: 1,
         };
         judge(&lines.join("\n"), &[promise]).map_err(|faults| faults.join("\n"))
