@@ -206,6 +206,11 @@ impl Journal {
         })
     }
 
+    /// Whether [`Journal::poll_released`] has somebody to name.
+    pub(super) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
     /// A publisher whose message has been settled everywhere since the last call.
     pub(super) fn poll_released(&mut self) -> Option<LinkId> {
         self.released.pop()

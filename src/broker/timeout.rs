@@ -15,6 +15,7 @@ impl Broker {
     pub fn poll_timeout(&mut self, now: Now) -> Option<Duration> {
         let waits = !self.dirty.is_empty()
             || !self.releasable.is_empty()
+            || self.journal.has_released()
             || !self.sending.is_empty()
             || self.buffers.is_relieved()
             || self.again
