@@ -426,9 +426,9 @@ impl<'a> Inner<'a> {
         if let Some(line) = line {
             let name = &self.setup.config.name;
             match self.state_lines.pass(Instant::now()) {
-                Some(0) => log::info!(target: "bridge", "{name}: {line}"),
+                Some(0) => log::info!(target: "bridge", "bridge {name}: {line}"),
                 Some(withheld) => {
-                    log::info!(target: "bridge", "{name}: {line} ({withheld} lines before it left out)")
+                    log::info!(target: "bridge", "bridge {name}: {line} ({withheld} lines before it left out)")
                 }
                 None => {}
             }
@@ -466,7 +466,7 @@ impl<'a> Inner<'a> {
         log::log!(
             target: "bridge",
             level,
-            "{}: a message of {} bytes to `{}` is set aside, the {to} does not get it: {}{left_out}",
+            "bridge {}: a message of {} bytes to `{}` is set aside, the {to} does not get it: {}{left_out}",
             self.setup.config.name,
             what.payload_len,
             what.topic,
@@ -477,7 +477,7 @@ impl<'a> Inner<'a> {
     fn warn_of_refused(&self, refused: &[usize], filters: &[(String, Qos)]) {
         for (filter, _) in refused.iter().filter_map(|index| filters.get(*index)) {
             let name = &self.setup.config.name;
-            log::warn!(target: "bridge", "{name}: the cloud refuses the subscription `{filter}`; nothing of it comes");
+            log::warn!(target: "bridge", "bridge {name}: the cloud refuses the subscription `{filter}`; nothing of it comes");
         }
     }
 

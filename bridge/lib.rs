@@ -132,7 +132,7 @@ fn run_for_ever(setup: &Setup, stop: &watch::Receiver<bool>) {
         };
         let until = Instant::now() + redial.lost();
         let name = &config.name;
-        log::error!(target: "bridge", "{name}: stopped by {error}; it starts again, nothing acknowledged is lost");
+        log::error!(target: "bridge", "bridge {name}: stopped by {error}; it starts again, nothing acknowledged is lost");
         // The fault may have been the owner's listener.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             setup.announce(State::Waiting { until, error })

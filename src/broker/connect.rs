@@ -122,11 +122,14 @@ impl Broker {
     }
 
     fn refuse_connect(&mut self, id: LinkId, connect: &Connect, reason: ReasonCode) -> Flow {
+        let why = match connect.will {
+            Some(_) => "it has a Will, and this version keeps none",
+            None => reason.name(),
+        };
         log::info!(
-            "link {}: CONNECT of {:?} refused: {}",
+            "link {}: CONNECT of {:?} refused: {why}",
             id.index,
-            connect.client_id,
-            reason.name()
+            connect.client_id
         );
         let refusal = ConnAck {
             session_present: false,

@@ -207,13 +207,21 @@ impl Broker {
             link.outbox
                 .control(&disconnect, Version::V5, &mut self.buffers);
         }
-        log::debug!(
-            "link {}: closed: {} (0x{:02X})",
+        self.log_close(id, reason);
+        self.hang_up(id, now);
+    }
+
+    fn log_close(&self, id: LinkId, reason: ReasonCode) {
+        let place = self.links.get(id).and_then(|link| link.session);
+        let client_id = place
+            .and_then(|place| self.sessions.get(place))
+            .map_or("", |session| &*session.client_id);
+        log::info!(
+            "link {} ({client_id:?}): closed: {} (0x{:02X})",
             id.index,
             reason.name(),
             reason as u8
         );
-        self.hang_up(id, now);
     }
 
     /// Closes a link after what is in its outbox.

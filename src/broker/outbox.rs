@@ -56,11 +56,6 @@ impl Acks {
         }
     }
 
-    /// PUBACKs that wait.
-    pub(super) fn pubacks(&self) -> u32 {
-        self.pubacks
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -57,10 +57,6 @@ impl Broker {
         if let Err(reason) = allowed(publish, version) {
             return Flow::Close(reason);
         }
-        let exceeds = link.acks.pubacks() >= u32::from(self.limits.receive_maximum);
-        if version == Version::V5 && publish.qos > Qos::AtMostOnce && exceeds {
-            return Flow::Close(ReasonCode::ReceiveMaximumExceeded);
-        }
         if publish.topic.len() > TOPIC_BYTES {
             return self.refuse_publish(id, publish, ReasonCode::TopicNameInvalid);
         }
@@ -335,6 +331,13 @@ impl Broker {
             self.transient_bytes += transient.cost();
             session.transient.push_back(transient);
         } else {
+            if session.drops.overflow == 0 {
+                log::warn!(
+                    "session {}: it reads more slowly than messages come, and what waits in memory for it is full; \
+                     what does not fit is dropped and counted, and this is not said again",
+                    session.client_id
+                );
+            }
             session.drops.overflow += 1;
             self.counters.drops.overflow += 1;
         }

@@ -47,8 +47,9 @@ const OUTAGE_TIME: Duration = Duration::from_secs(10);
 const OUTAGE_LINE: Duration = Duration::from_secs(2);
 /// So few messages are on their way when all is caught up and the sensors go on.
 const CAUGHT_UP: u64 = 100;
-/// The catch-up is given up if nothing arrives for so long.
+/// The catch-up is given up if nothing arrives for so long: while the gateway has more to send, and when it has not.
 const STALL_MAX: Duration = Duration::from_secs(15);
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// The sensors are told to finish then, even if the catch-up is slower than they are.
 const CATCH_UP_MAX: Duration = Duration::from_secs(90);
 /// How long other things may take.
@@ -333,14 +334,18 @@ impl<'a> Stage<'a> {
             if done.is_none() {
                 let since = arrived - before.arrived;
                 self.measured.catch_up = since as f64 / elapsed.as_secs_f64();
-                if totals.missing < CAUGHT_UP || elapsed > CATCH_UP_MAX {
+                let sent = self.watch.backlog().is_some_and(|left| left < CAUGHT_UP);
+                if totals.missing < CAUGHT_UP || sent || elapsed > CATCH_UP_MAX {
                     done = Some((elapsed, since));
                     self.sensors.finish();
                 }
             }
             let all_left = self.sensors.finished() == SENSORS;
-            let stalled = now - arrived_at > STALL_MAX;
-            if stalled || (all_left && totals.missing == 0) {
+            let patience = match self.watch.backlog() {
+                Some(0) => SILENCE_MAX,
+                _ => STALL_MAX,
+            };
+            if now - arrived_at > patience || (all_left && totals.missing == 0) {
                 break;
             }
             let text = format!(
@@ -359,7 +364,7 @@ impl<'a> Stage<'a> {
                 elapsed.as_secs_f64(),
                 count(self.measured.catch_up as u64)
             ),
-            None => format!("nothing has arrived for {} s", STALL_MAX.as_secs()),
+            None => "no more arrives".to_owned(),
         };
         self.screen.line(&line);
         let end = Instant::now();
@@ -414,13 +419,21 @@ impl<'a> Stage<'a> {
             0 => None,
             open => Some(format!("{open} messages were never acknowledged")),
         });
+        let is_theirs = self.cloud.is_none() && totals.missing > 0;
+        let fault = match fault {
+            Some(fault) if is_theirs && self.watch.backlog() == Some(0) => Some(format!(
+                "{fault}; the gateway has passed them on, and that broker may have dropped what its queue could not \
+                 hold (Mosquitto: max_queued_messages)"
+            )),
+            fault => fault,
+        };
         match fault {
             None => {
                 screen.verdict("Nothing that was acknowledged is missing.", true);
                 Ok(())
             }
             Some(fault) => {
-                screen.verdict(&format!("{fault}."), false);
+                screen.verdict("The promise was not kept.", false);
                 Err(Stop(fault))
             }
         }

@@ -87,7 +87,7 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     while !server.net().shutdown_requested() {
         server.turn(&mut clock);
     }
-    log::info!("stopping: told to");
+    log::info!("stopping: told to by SIGTERM or SIGINT");
     // While they stop, what they still send waits in its sender's session.
     bridges.into_iter().for_each(Handle::stop);
     server.shut_down(&mut clock);
@@ -104,8 +104,8 @@ fn recovered_broker(config: &Config, recovered: &Recovered, now: Now) -> Broker 
     let configured: Vec<ConfiguredSession> = config.bridges.iter().map(bridge_session).collect();
     for client_id in broker.configure(&configured, now) {
         log::warn!(
-            "session {client_id}: no longer named by the configuration; it keeps its subscriptions and its queue. \
-             Name it again, or connect with its Client Identifier and Clean Start to drop it"
+            "session {client_id}: no longer named by the configuration; it keeps its subscriptions and its queue \
+             until it is named again"
         );
     }
     broker.set_sys_interval(config.sys.interval, now);

@@ -22,6 +22,7 @@ const MEMORY_MAX_DEFAULT_CEILING: u64 = 48 << 20;
 /// Of `memory_max`, what is left for links and sessions by default: without this, at so much for a link and two sessions.
 const FIXED_MEMORY: u64 = 14 << 20;
 const LINK_MEMORY: u64 = 34 << 10;
+const BRIDGE_MEMORY: u64 = 5 << 19;
 const LINKS: u32 = 1_000;
 const SESSIONS: u32 = 2_000;
 const PACKET_MAX: u64 = 256 << 10;
@@ -61,7 +62,7 @@ impl Checker<'_> {
     pub(super) fn config(&self, file: file::File) -> Result<Config, ConfigError> {
         let data_dir = self.data_dir(file.data_dir)?;
         let listeners = self.listeners(file.listener.0)?;
-        let limits = self.limits(file.limits)?;
+        let limits = self.limits(file.limits, file.bridge.0.len())?;
         let store = self.store(file.store, limits.packet_max)?;
         let bridges = self.bridges(file.bridge.0, &limits, &store)?;
         let log = self.log(file.log)?;
@@ -146,7 +147,7 @@ impl Checker<'_> {
         Ok(listeners)
     }
 
-    fn limits(&self, table: file::Limits) -> Result<Limits, ConfigError> {
+    fn limits(&self, table: file::Limits, bridges: usize) -> Result<Limits, ConfigError> {
         let memory_default = (self.machine_memory / 4).min(MEMORY_MAX_DEFAULT_CEILING);
         let memory_max = self.size(table.memory_max, memory_default, 1..=u64::MAX)?;
         if memory_max.value > self.machine_memory {
@@ -172,7 +173,8 @@ impl Checker<'_> {
             ));
         }
         // A small machine gets as many as fit; what the file says is taken as it is.
-        let fits = memory_max.value.saturating_sub(FIXED_MEMORY) / LINK_MEMORY;
+        let fixed = FIXED_MEMORY + bridges as u64 * BRIDGE_MEMORY;
+        let fits = memory_max.value.saturating_sub(fixed) / LINK_MEMORY;
         let links = u32::try_from(fits).unwrap_or(LINKS).clamp(1, LINKS);
         Ok(Limits {
             memory_max: memory_max.value,
