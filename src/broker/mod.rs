@@ -503,6 +503,9 @@ impl Broker {
         if is_blocked {
             self.watch(id);
         }
+        if bytes == 0 {
+            return;
+        }
         if flooded {
             self.rearm_if_readable(id);
         }

@@ -1,0 +1,494 @@
+//! Simulated clients, 3.1.1 and 5.0: they keep the rules of MQTT and are otherwise as bad as clients are.
+
+use crate::clock::Millis;
+use crate::random::Random;
+use crate::wire::{Hello, Id, Message, Subscription, Wire};
+use larder_packet::{Qos, Version};
+use std::collections::{BTreeSet, VecDeque};
+
+/// A client waits so long for a CONNACK or a PINGRESP.
+const PATIENCE: Millis = 45_000;
+const NEVER: Millis = Millis::MAX;
+
+/// What a client wants done with its link, in this order.
+pub enum Deed {
+    /// A new connection. The one before is abandoned, not closed.
+    Connect,
+    Send(Wire),
+    /// Ends the connection behind what was sent.
+    Close,
+    /// The connection breaks, with all that is on it.
+    Cut,
+    /// A new message was made, and is sent next.
+    Made {
+        id: Id,
+        qos: Qos,
+        expires: bool,
+        len: usize,
+    },
+    /// A promise to this client was broken.
+    Object(String),
+}
+
+/// When a subscriber acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// In order, at most so many milliseconds after the message.
+    Within(Millis),
+    /// Not before the calm.
+    InTheCalm,
+    /// Within so many milliseconds, in any order.
+    Unordered(Millis),
+}
+
+/// What a client is like.
+#[derive(Clone)]
+pub struct Plan {
+    pub client_id: String,
+    pub index: u16,
+    pub version: Version,
+    /// Session Expiry Interval; 0: its session is volatile.
+    pub expiry: u32,
+    /// Seconds.
+    pub keep_alive: u16,
+    pub receive_maximum: u16,
+    pub packet_max: u32,
+    pub publishes: Option<Publishes>,
+    pub subscribes: Vec<Subscription>,
+    pub acks: Acks,
+    /// Mean time between whims (leaving, taking over, unsubscribing); 0: none.
+    pub whims: Millis,
+    /// How long it stays away at most.
+    pub away: Millis,
+    /// It watches that it is answered at once.
+    pub probe: bool,
+}
+
+/// What a client publishes.
+#[derive(Clone)]
+pub struct Publishes {
+    pub topics: Vec<String>,
+    /// Mean time between messages.
+    pub every: Millis,
+    pub total: u32,
+    /// One message in so many has QoS 0, or a Message Expiry Interval.
+    pub at_most_once_in: u64,
+    pub expires_in: u64,
+    pub payload_max: u64,
+    /// QoS 1 messages that it sends before it waits for PUBACKs.
+    pub window: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Away { until: Millis },
+    Connecting { since: Millis },
+    Connected,
+}
+
+/// A client.
+pub struct Client {
+    pub plan: Plan,
+    pub deeds: Vec<Deed>,
+    random: Random,
+    state: State,
+    calm: bool,
+    clean_next: bool,
+    made: u32,
+    next_message: Millis,
+    next_whim: Millis,
+    next_ping: Millis,
+    /// When the oldest PINGREQ without answer was sent.
+    pinged: Option<Millis>,
+    last_pid: u16,
+    /// QoS 1 messages without PUBACK, oldest first.
+    unacknowledged: VecDeque<Message>,
+    /// QoS 0 messages to itself that have not come back (probe).
+    echoes: VecDeque<(Id, Millis)>,
+    /// When it is to acknowledge, and what.
+    owes_acks: VecDeque<(Millis, u16)>,
+    /// Filters that stand, and those asked for.
+    subscribed: BTreeSet<usize>,
+    asked: VecDeque<(u16, Vec<usize>, bool)>,
+    server_receive_maximum: usize,
+}
+
+impl Client {
+    pub fn new(plan: Plan, mut random: Random) -> Client {
+        let first = random.below(2000);
+        Client {
+            state: State::Away { until: first },
+            deeds: Vec::new(),
+            random,
+            calm: false,
+            clean_next: false,
+            made: 0,
+            next_message: first,
+            next_whim: if plan.whims == 0 { NEVER } else { plan.whims },
+            next_ping: 0,
+            pinged: None,
+            last_pid: 0,
+            unacknowledged: VecDeque::new(),
+            echoes: VecDeque::new(),
+            owes_acks: VecDeque::new(),
+            subscribed: BTreeSet::new(),
+            asked: VecDeque::new(),
+            server_receive_maximum: 0,
+            plan,
+        }
+    }
+
+    /// No whims any more: it comes, acknowledges everything, and publishes nothing new.
+    pub fn calm(&mut self, now: Millis) {
+        self.calm = true;
+        if let State::Away { until } = &mut self.state {
+            *until = (*until).min(now + 500);
+        }
+        for (due, _) in &mut self.owes_acks {
+            *due = now;
+        }
+    }
+
+    /// Whether it is connected, and owes and is owed nothing.
+    pub fn is_content(&self) -> bool {
+        self.state == State::Connected
+            && self.unacknowledged.is_empty()
+            && self.owes_acks.is_empty()
+            && self.asked.is_empty()
+    }
+
+    /// What it is about, for a verdict.
+    pub fn situation(&self) -> String {
+        let state = match self.state {
+            State::Away { until } => format!("away until {until}"),
+            State::Connecting { since } => format!("connecting since {since}"),
+            State::Connected => "connected".to_owned(),
+        };
+        format!(
+            "{} is {state}, waits for {} PUBACKs, owes {}",
+            self.plan.client_id,
+            self.unacknowledged.len(),
+            self.owes_acks.len()
+        )
+    }
+
+    /// Does what is due; gives back when something will be.
+    pub fn wake(&mut self, now: Millis) -> Millis {
+        match self.state {
+            State::Away { until } if until <= now => self.connect(now),
+            State::Connecting { since } if since + PATIENCE <= now => self.cut(now),
+            State::Connected => self.work(now),
+            _ => {}
+        }
+        self.next_wake().max(now + 1)
+    }
+
+    fn next_wake(&self) -> Millis {
+        match self.state {
+            State::Away { until } => until,
+            State::Connecting { since } => since + PATIENCE,
+            State::Connected => {
+                let ack = self.owes_acks.iter().map(|(due, _)| *due).min();
+                let message = self.may_publish().then_some(self.next_message);
+                let patience = self.pinged.map(|since| since + self.patience());
+                let whim = (!self.calm).then_some(self.next_whim);
+                let next = [ack, message, patience, whim, Some(self.next_ping)];
+                next.into_iter().flatten().min().unwrap_or(NEVER)
+            }
+        }
+    }
+
+    fn patience(&self) -> Millis {
+        if self.plan.probe { 150 } else { PATIENCE }
+    }
+
+    fn connect(&mut self, now: Millis) {
+        let clean = self.plan.expiry == 0 || std::mem::take(&mut self.clean_next);
+        self.state = State::Connecting { since: now };
+        self.deeds.push(Deed::Connect);
+        self.deeds.push(Deed::Send(Wire::Connect(Hello {
+            client_id: self.plan.client_id.clone(),
+            version: self.plan.version,
+            clean,
+            expiry: self.plan.expiry,
+            keep_alive: self.plan.keep_alive,
+            receive_maximum: self.plan.receive_maximum,
+            packet_max: self.plan.packet_max,
+        })));
+    }
+
+    fn cut(&mut self, now: Millis) {
+        self.deeds.push(Deed::Cut);
+        self.lost(now);
+    }
+
+    /// The link is gone.
+    pub fn lost(&mut self, now: Millis) {
+        let away = if self.calm || self.plan.probe {
+            200
+        } else {
+            self.random.skewed(self.plan.away)
+        };
+        self.state = State::Away {
+            until: now + 10 + away,
+        };
+        self.owes_acks.clear();
+        self.asked.clear();
+        self.echoes.clear();
+        self.pinged = None;
+    }
+
+    fn work(&mut self, now: Millis) {
+        if let Some(since) = self.pinged.filter(|since| since + self.patience() <= now) {
+            if self.plan.probe {
+                let text = format!("a PINGREQ was not answered for {} ms", now - since);
+                self.deeds.push(Deed::Object(text));
+                self.pinged = None;
+            } else {
+                return self.cut(now);
+            }
+        }
+        if !self.calm && self.next_whim <= now {
+            self.next_whim = now + 1 + self.random.below(2 * self.plan.whims);
+            if self.whim(now) {
+                return;
+            }
+        }
+        self.acknowledge(now);
+        while self.next_message <= now && self.may_publish() {
+            self.publish(now);
+        }
+        if self.next_ping <= now {
+            if self.plan.probe {
+                self.check_echoes(now);
+            }
+            self.send(Wire::PingReq, now);
+            self.pinged.get_or_insert(now);
+        }
+    }
+
+    fn send(&mut self, wire: Wire, now: Millis) {
+        self.deeds.push(Deed::Send(wire));
+        let pause = match self.plan.keep_alive {
+            _ if self.plan.probe => 250,
+            0 => 60_000,
+            seconds => u64::from(seconds) * 1000 * 3 / 4,
+        };
+        self.next_ping = now + pause;
+    }
+
+    fn acknowledge(&mut self, now: Millis) {
+        loop {
+            let index = match self.plan.acks {
+                Acks::Unordered(_) => self.owes_acks.iter().position(|(due, _)| *due <= now),
+                _ => self
+                    .owes_acks
+                    .front()
+                    .is_some_and(|(due, _)| *due <= now)
+                    .then_some(0),
+            };
+            let Some((_, pid)) = index.and_then(|index| self.owes_acks.remove(index)) else {
+                return;
+            };
+            self.send(Wire::PubAck { pid, reason: 0 }, now);
+        }
+    }
+
+    fn may_publish(&self) -> bool {
+        let Some(publishes) = &self.plan.publishes else {
+            return false;
+        };
+        !self.calm
+            && self.made < publishes.total
+            && self.unacknowledged.len() < publishes.window.min(self.server_receive_maximum)
+    }
+
+    fn publish(&mut self, now: Millis) {
+        let Some(publishes) = self.plan.publishes.clone() else {
+            return;
+        };
+        self.made += 1;
+        self.next_message = now + self.random.below(2 * publishes.every + 1);
+        let id = Id {
+            publisher: self.plan.index,
+            number: self.made,
+        };
+        let qos = if self.random.one_in(publishes.at_most_once_in) {
+            Qos::AtMostOnce
+        } else {
+            Qos::AtLeastOnce
+        };
+        let expires = self.plan.version == Version::V5 && self.random.one_in(publishes.expires_in);
+        let payload = id.payload(self.random.skewed(publishes.payload_max) as usize);
+        self.deeds.push(Deed::Made {
+            id,
+            qos,
+            expires,
+            len: payload.len(),
+        });
+        let message = Message {
+            dup: false,
+            qos,
+            topic: self.random.pick(&publishes.topics).clone(),
+            pid: if qos == Qos::AtMostOnce {
+                0
+            } else {
+                self.next_pid()
+            },
+            expiry: expires.then(|| self.random.between(1, 60) as u32),
+            payload,
+        };
+        if qos == Qos::AtLeastOnce {
+            self.unacknowledged.push_back(message.clone());
+        } else if self.plan.probe {
+            self.echoes.push_back((id, now));
+        }
+        self.send(Wire::Publish(message), now);
+    }
+
+    fn check_echoes(&mut self, now: Millis) {
+        let late = self.echoes.front().filter(|(_, since)| since + 150 <= now);
+        if let Some((id, since)) = late {
+            let text = format!(
+                "{id} of QoS 0 to a volatile session was not delivered for {} ms",
+                now - since
+            );
+            self.deeds.push(Deed::Object(text));
+        }
+        self.echoes.retain(|(_, since)| since + 150 > now);
+    }
+
+    fn next_pid(&mut self) -> u16 {
+        loop {
+            self.last_pid = self.last_pid.checked_add(1).unwrap_or(1);
+            let pid = self.last_pid;
+            let in_use = self.unacknowledged.iter().any(|message| message.pid == pid)
+                || self.asked.iter().any(|(asked, ..)| *asked == pid);
+            if !in_use {
+                return pid;
+            }
+        }
+    }
+
+    /// Does something unforeseen; `true` if the link is over by it.
+    fn whim(&mut self, now: Millis) -> bool {
+        match self.random.below(10) {
+            0..3 => {
+                let ends = self.plan.version == Version::V5 && self.random.one_in(5);
+                let expiry = ends.then_some(0);
+                self.send(Wire::Disconnect { reason: 0, expiry }, now);
+                self.deeds.push(Deed::Close);
+                self.lost(now);
+                true
+            }
+            3..5 => {
+                self.cut(now);
+                true
+            }
+            5..7 => {
+                // Takes over from itself.
+                self.lost(now);
+                self.connect(now);
+                true
+            }
+            7 => {
+                self.clean_next = true;
+                self.cut(now);
+                true
+            }
+            _ => {
+                self.change_subscriptions(now);
+                false
+            }
+        }
+    }
+
+    fn change_subscriptions(&mut self, now: Millis) {
+        if self.plan.subscribes.is_empty() || !self.asked.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.plan.subscribes.len() as u64) as usize;
+        let filter = self.plan.subscribes[index].clone();
+        let pid = self.next_pid();
+        let makes = !self.subscribed.contains(&index) || self.random.one_in(3);
+        self.asked.push_back((pid, vec![index], makes));
+        if makes {
+            let filters = vec![filter];
+            self.send(Wire::Subscribe { pid, filters }, now);
+        } else {
+            let filters = vec![filter.filter];
+            self.send(Wire::Unsubscribe { pid, filters }, now);
+        }
+    }
+
+    /// A packet has come.
+    pub fn receive(&mut self, wire: Wire, now: Millis) {
+        match wire {
+            Wire::ConnAck {
+                present,
+                reason: 0,
+                receive_maximum,
+            } => self.connected(present, receive_maximum, now),
+            Wire::Publish(message) => {
+                if let Some(id) = Id::of(&message.payload) {
+                    self.echoes.retain(|(echo, _)| *echo != id);
+                }
+                if message.qos > Qos::AtMostOnce {
+                    let due = match self.plan.acks {
+                        _ if self.calm => now,
+                        Acks::Within(most) | Acks::Unordered(most) => {
+                            now + self.random.skewed(most)
+                        }
+                        Acks::InTheCalm => NEVER,
+                    };
+                    self.owes_acks.push_back((due, message.pid));
+                }
+            }
+            Wire::PubAck { pid, .. } => {
+                // A refusal is final as well: sending it again is the application's to decide.
+                self.unacknowledged.retain(|message| message.pid != pid);
+            }
+            Wire::SubAck { pid, .. } | Wire::UnsubAck { pid } => {
+                if let Some((_, indices, makes)) =
+                    self.asked.pop_front().filter(|(of, ..)| *of == pid)
+                {
+                    for index in indices {
+                        if makes {
+                            self.subscribed.insert(index);
+                        } else {
+                            self.subscribed.remove(&index);
+                        }
+                    }
+                }
+            }
+            Wire::PingResp => self.pinged = None,
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, present: bool, receive_maximum: u16, now: Millis) {
+        self.state = State::Connected;
+        self.server_receive_maximum = usize::from(receive_maximum);
+        self.next_ping = now;
+        self.next_message = self.next_message.max(now);
+        if !present {
+            self.subscribed.clear();
+        }
+        let missing: Vec<usize> = (0..self.plan.subscribes.len())
+            .filter(|index| !self.subscribed.contains(index))
+            .collect();
+        if !missing.is_empty() && (!present || self.random.one_in(2)) {
+            let pid = self.next_pid();
+            let filters = missing
+                .iter()
+                .map(|index| self.plan.subscribes[*index].clone())
+                .collect();
+            self.asked.push_back((pid, missing, true));
+            self.send(Wire::Subscribe { pid, filters }, now);
+        }
+        for mut message in self.unacknowledged.clone() {
+            message.dup = true;
+            self.send(Wire::Publish(message), now);
+        }
+    }
+}

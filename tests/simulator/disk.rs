@@ -1,0 +1,245 @@
+//! The crashable disk: commits and answers when the world says, and tells the oracle what each commit changed.
+
+use crate::wire::Id;
+use larder::record::{
+    Batch, Change, Event, Extent, PageRequest, Recovered, Seq, SessionKey, Store,
+};
+use larder::store::{Disk, MemoryStore};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a commit did to the queues on disk.
+#[derive(Default)]
+pub struct Committed {
+    /// Sessions whose record was written: their Client Identifiers.
+    pub sessions: Vec<(SessionKey, String)>,
+    /// Rows that were written.
+    pub owed: Vec<(SessionKey, Seq, Id)>,
+    /// Rows that were removed because they were settled.
+    pub settled: Vec<(SessionKey, Seq, Id)>,
+    /// Rows that were dropped, the oldest of a full queue.
+    pub dropped: Vec<(SessionKey, Seq, Id)>,
+    /// Subscriptions that were made and ended, in their order: `true` for made.
+    pub subscriptions: Vec<(SessionKey, String, bool)>,
+    /// Sessions that were ended.
+    pub ended: Vec<SessionKey>,
+}
+
+/// What is on disk, as the oracle knows it: independent of the store's own tables.
+pub type Rows = BTreeMap<(SessionKey, Seq), Id>;
+
+/// One server's disk.
+pub struct SimStore {
+    store: MemoryStore,
+    pending: Option<Arc<Batch>>,
+    requests: VecDeque<PageRequest>,
+    events: VecDeque<Event>,
+    rows: Rows,
+    /// Messages that the store has told to have dropped.
+    pub dropped_told: u64,
+    /// Whether the server gave it something to do in this turn.
+    pub acted: bool,
+    /// Events told since this was last set to zero.
+    pub told: usize,
+}
+
+impl SimStore {
+    /// A store that starts from what a crash left, and what it finds there.
+    pub fn recover(disk: Disk, rows: Rows) -> (SimStore, Recovered) {
+        let (store, recovered) = MemoryStore::recover(disk);
+        let store = SimStore {
+            store,
+            pending: None,
+            requests: VecDeque::new(),
+            events: VecDeque::new(),
+            rows,
+            dropped_told: 0,
+            acted: false,
+            told: 0,
+        };
+        (store, recovered)
+    }
+
+    /// What a crash leaves.
+    pub fn crash(self) -> (Disk, Rows) {
+        (self.store.crash(), self.rows)
+    }
+
+    /// Whether a batch waits for its commit.
+    pub fn is_committing(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether questions wait for their answers.
+    pub fn is_asked(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    /// Rows on disk.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The attempt to commit fails; the batch stays.
+    pub fn fail(&mut self) {
+        if self.pending.is_some() {
+            self.store.fail_next("the simulated disk refuses");
+            self.store.step();
+            self.collect();
+        }
+    }
+
+    /// Commits what was submitted.
+    pub fn commit(&mut self) -> Committed {
+        let mut committed = Committed::default();
+        let Some(batch) = self.pending.take() else {
+            return committed;
+        };
+        self.store.step();
+        self.collect();
+        for change in &batch.changes {
+            self.note(change, &batch, &mut committed);
+        }
+        committed
+    }
+
+    /// Answers the first question, with an error if `fails`.
+    pub fn answer(&mut self, fails: bool) {
+        let Some(request) = self.requests.pop_front() else {
+            return;
+        };
+        if fails {
+            let page = Err("the simulated disk cannot be read".to_owned());
+            self.events.push_back(Event::PageRead { request, page });
+            return;
+        }
+        self.store.read(request);
+        self.store.step_reads();
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.store.poll_event() {
+            self.events.push_back(event);
+        }
+    }
+
+    fn note(&mut self, change: &Change, batch: &Batch, committed: &mut Committed) {
+        match *change {
+            Change::Owe(ref owe) => {
+                let payload = batch.messages[owe.message as usize].payload;
+                if let Some(id) = Id::of(payload.of(&batch.bytes)) {
+                    self.rows.insert((owe.session, owe.seq), id);
+                    committed.owed.push((owe.session, owe.seq, id));
+                }
+            }
+            Change::Settle { session, seq } => {
+                if let Some(id) = self.rows.remove(&(session, seq)) {
+                    committed.settled.push((session, seq, id));
+                }
+            }
+            Change::DropOldest(oldest) => {
+                let kept = self.read_rows(oldest.session);
+                let own = (oldest.session, 0)..=(oldest.session, oldest.up_to);
+                let gone: Vec<(SessionKey, Seq, Id)> = self
+                    .rows
+                    .range(own)
+                    .filter(|((_, seq), _)| kept.binary_search(seq).is_err())
+                    .map(|((key, seq), id)| (*key, *seq, *id))
+                    .collect();
+                for (key, seq, id) in gone {
+                    // What a later change of the same batch settled is gone as well.
+                    let settled = batch.changes.iter().any(
+                        |other| matches!(*other, Change::Settle { session, seq: of } if (session, of) == (key, seq)),
+                    );
+                    if !settled {
+                        self.rows.remove(&(key, seq));
+                        committed.dropped.push((key, seq, id));
+                    }
+                }
+            }
+            Change::SaveSession {
+                session, client_id, ..
+            } => {
+                let client_id = String::from_utf8_lossy(client_id.of(&batch.bytes)).into_owned();
+                committed.sessions.push((session, client_id));
+            }
+            Change::DropSession { session } => {
+                self.rows.retain(|(key, _), _| *key != session);
+                committed.ended.push(session);
+            }
+            Change::Subscribe {
+                session, filter, ..
+            } => {
+                let filter = String::from_utf8_lossy(filter.of(&batch.bytes)).into_owned();
+                committed.subscriptions.push((session, filter, true));
+            }
+            Change::Unsubscribe { session, filter } => {
+                let filter = String::from_utf8_lossy(filter.of(&batch.bytes)).into_owned();
+                committed.subscriptions.push((session, filter, false));
+            }
+            Change::Cancelled | Change::Reserve { .. } => {}
+        }
+    }
+
+    /// Numbers of the rows that the store itself has.
+    fn read_rows(&mut self, session: SessionKey) -> Vec<Seq> {
+        let mut probe = MemoryStore::recover(self.store_disk()).0;
+        probe.read(PageRequest {
+            session,
+            after: 0,
+            up_to: Seq::MAX,
+            rows_max: u32::MAX,
+            bytes_max: u32::MAX,
+        });
+        probe.step_reads();
+        match probe.poll_event() {
+            Some(Event::PageRead { page: Ok(page), .. }) => {
+                page.rows.iter().map(|row| row.seq).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn store_disk(&mut self) -> Disk {
+        let disk = std::mem::take(&mut self.store).crash();
+        self.store = MemoryStore::recover(disk.clone()).0;
+        disk
+    }
+}
+
+/// What recovery says of the queues that are not empty.
+pub fn extents(disk: Disk) -> Vec<(String, Extent)> {
+    let (_, recovered) = MemoryStore::recover(disk);
+    let sessions = recovered.sessions.into_iter();
+    sessions
+        .filter_map(|session| Some((session.client_id, session.extent?)))
+        .collect()
+}
+
+impl Store for SimStore {
+    fn is_idle(&self) -> bool {
+        let told = |event: &Event| matches!(event, Event::Committed { .. });
+        self.pending.is_none() && !self.events.iter().any(told)
+    }
+
+    fn submit(&mut self, batch: Arc<Batch>) {
+        self.acted = true;
+        self.pending = Some(Arc::clone(&batch));
+        self.store.submit(batch);
+    }
+
+    fn read(&mut self, request: PageRequest) {
+        self.acted = true;
+        self.requests.push_back(request);
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.told += 1;
+        if let Event::Committed { dropped, .. } = &event {
+            self.dropped_told += dropped.iter().map(|dropped| dropped.messages).sum::<u64>();
+        }
+        Some(event)
+    }
+}

@@ -1,0 +1,365 @@
+//! Packets as the simulated peers and the oracle handle them: decoded, owned, and short to print.
+
+use larder_packet::{
+    Ack, Connect, Disconnect, Filters, Frame, Packet, PacketId, Properties, Property, PropertyBuf,
+    Publish, Qos, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, UnsubscribeFilters,
+    Version, frame, packet,
+};
+use std::fmt;
+
+const PACKET_MAX: usize = 1 << 20;
+
+/// Names a message over its whole way: its publisher, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id {
+    pub publisher: u16,
+    pub number: u32,
+}
+
+impl Id {
+    /// A payload of at least `len` bytes that begins with this name.
+    pub fn payload(self, len: usize) -> Vec<u8> {
+        let mut payload = format!("{self};").into_bytes();
+        payload.resize(payload.len().max(len), b'.');
+        payload
+    }
+
+    /// The name at the beginning of a payload.
+    pub fn of(payload: &[u8]) -> Option<Id> {
+        let end = payload.iter().position(|byte| *byte == b';')?;
+        let text = std::str::from_utf8(&payload[..end]).ok()?;
+        let (publisher, number) = text.strip_prefix('p')?.split_once('.')?;
+        Some(Id {
+            publisher: publisher.parse().ok()?,
+            number: number.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}.{}", self.publisher, self.number)
+    }
+}
+
+/// A packet.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Wire {
+    Connect(Hello),
+    ConnAck {
+        present: bool,
+        reason: u8,
+        receive_maximum: u16,
+    },
+    Publish(Message),
+    PubAck {
+        pid: u16,
+        reason: u8,
+    },
+    Subscribe {
+        pid: u16,
+        filters: Vec<Subscription>,
+    },
+    SubAck {
+        pid: u16,
+        reasons: Vec<u8>,
+    },
+    Unsubscribe {
+        pid: u16,
+        filters: Vec<String>,
+    },
+    UnsubAck {
+        pid: u16,
+    },
+    PingReq,
+    PingResp,
+    /// `expiry`: a new Session Expiry Interval.
+    Disconnect {
+        reason: u8,
+        expiry: Option<u32>,
+    },
+}
+
+/// CONNECT.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hello {
+    pub client_id: String,
+    pub version: Version,
+    pub clean: bool,
+    /// Session Expiry Interval in seconds; for 3.1.1 0 or `u32::MAX`, as the Clean Session flag says.
+    pub expiry: u32,
+    pub keep_alive: u16,
+    pub receive_maximum: u16,
+    pub packet_max: u32,
+}
+
+/// A Topic Filter with its options.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Subscription {
+    pub filter: String,
+    pub qos: Qos,
+    pub no_local: bool,
+}
+
+/// PUBLISH.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    pub dup: bool,
+    pub qos: Qos,
+    pub topic: String,
+    /// 0 for QoS 0.
+    pub pid: u16,
+    /// Message Expiry Interval in seconds.
+    pub expiry: Option<u32>,
+    pub payload: Vec<u8>,
+}
+
+impl Wire {
+    pub fn encode(&self, version: Version) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut properties = PropertyBuf::new();
+        match self {
+            Wire::Connect(hello) => {
+                if version == Version::V5 {
+                    properties.push(Property::SessionExpiryInterval(hello.expiry));
+                    properties.push(Property::ReceiveMaximum(hello.receive_maximum));
+                    properties.push(Property::MaximumPacketSize(hello.packet_max));
+                }
+                Packet::Connect(Connect {
+                    version,
+                    clean_start: hello.clean,
+                    keep_alive: hello.keep_alive,
+                    properties: properties.as_properties(),
+                    client_id: &hello.client_id,
+                    will: None,
+                    username: None,
+                    password: None,
+                })
+                .encode(version, &mut out);
+            }
+            Wire::Publish(message) => {
+                if let Some(seconds) = message.expiry.filter(|_| version == Version::V5) {
+                    properties.push(Property::MessageExpiryInterval(seconds));
+                }
+                Packet::Publish(Publish {
+                    dup: message.dup,
+                    qos: message.qos,
+                    retain: false,
+                    topic: &message.topic,
+                    packet_id: PacketId::new(message.pid),
+                    properties: properties.as_properties(),
+                    payload: &message.payload,
+                })
+                .encode(version, &mut out);
+            }
+            Wire::PubAck { pid, .. } => Packet::PubAck(Ack {
+                packet_id: packet_id(*pid),
+                reason: ReasonCode::Success,
+                properties: Properties::EMPTY,
+            })
+            .encode(version, &mut out),
+            Wire::Subscribe { pid, filters } => {
+                let mut encoded = Vec::new();
+                for subscription in filters {
+                    let options = SubscriptionOptions {
+                        qos: subscription.qos,
+                        no_local: subscription.no_local,
+                        ..SubscriptionOptions::default()
+                    };
+                    Filters::encode(&subscription.filter, options, &mut encoded);
+                }
+                Packet::Subscribe(Subscribe {
+                    packet_id: packet_id(*pid),
+                    properties: Properties::EMPTY,
+                    filters: Filters::from_encoded(version, &encoded).expect("valid filters"),
+                })
+                .encode(version, &mut out);
+            }
+            Wire::Unsubscribe { pid, filters } => {
+                let mut encoded = Vec::new();
+                for filter in filters {
+                    UnsubscribeFilters::encode(filter, &mut encoded);
+                }
+                Packet::Unsubscribe(Unsubscribe {
+                    packet_id: packet_id(*pid),
+                    properties: Properties::EMPTY,
+                    filters: UnsubscribeFilters::from_encoded(version, &encoded)
+                        .expect("valid filters"),
+                })
+                .encode(version, &mut out);
+            }
+            Wire::PingReq => Packet::PingReq.encode(version, &mut out),
+            Wire::Disconnect { expiry, .. } => {
+                if let Some(seconds) = expiry.filter(|_| version == Version::V5) {
+                    properties.push(Property::SessionExpiryInterval(seconds));
+                }
+                Packet::Disconnect(Disconnect {
+                    reason: ReasonCode::Success,
+                    properties: properties.as_properties(),
+                })
+                .encode(version, &mut out);
+            }
+            _ => unreachable!("a client does not send this"),
+        }
+        out
+    }
+
+    fn from_packet(packet: &Packet<'_>) -> Wire {
+        match packet {
+            Packet::Connect(connect) => Wire::Connect(Hello {
+                client_id: connect.client_id.to_owned(),
+                version: connect.version,
+                clean: connect.clean_start,
+                expiry: match connect.version {
+                    Version::V5 => connect.properties.session_expiry_interval().unwrap_or(0),
+                    Version::V311 if connect.clean_start => 0,
+                    Version::V311 => u32::MAX,
+                },
+                keep_alive: connect.keep_alive,
+                receive_maximum: connect.properties.receive_maximum().unwrap_or(u16::MAX),
+                packet_max: connect.properties.maximum_packet_size().unwrap_or(u32::MAX),
+            }),
+            Packet::ConnAck(ack) => Wire::ConnAck {
+                present: ack.session_present,
+                reason: ack.reason as u8,
+                receive_maximum: ack.properties.receive_maximum().unwrap_or(u16::MAX),
+            },
+            Packet::Publish(publish) => Wire::Publish(Message {
+                dup: publish.dup,
+                qos: publish.qos,
+                topic: publish.topic.to_owned(),
+                pid: publish.packet_id.map_or(0, PacketId::get),
+                expiry: publish.properties.message_expiry_interval(),
+                payload: publish.payload.to_owned(),
+            }),
+            Packet::PubAck(ack) => Wire::PubAck {
+                pid: ack.packet_id.get(),
+                reason: ack.reason as u8,
+            },
+            Packet::Subscribe(subscribe) => Wire::Subscribe {
+                pid: subscribe.packet_id.get(),
+                filters: subscribe
+                    .filters
+                    .iter()
+                    .map(|(filter, options)| Subscription {
+                        filter: filter.to_owned(),
+                        qos: options.qos,
+                        no_local: options.no_local,
+                    })
+                    .collect(),
+            },
+            Packet::SubAck(ack) => Wire::SubAck {
+                pid: ack.packet_id.get(),
+                reasons: ack.reasons.to_owned(),
+            },
+            Packet::Unsubscribe(unsubscribe) => Wire::Unsubscribe {
+                pid: unsubscribe.packet_id.get(),
+                filters: unsubscribe.filters.iter().map(str::to_owned).collect(),
+            },
+            Packet::UnsubAck(ack) => Wire::UnsubAck {
+                pid: ack.packet_id.get(),
+            },
+            Packet::PingReq => Wire::PingReq,
+            Packet::PingResp => Wire::PingResp,
+            Packet::Disconnect(disconnect) => Wire::Disconnect {
+                reason: disconnect.reason as u8,
+                expiry: disconnect.properties.session_expiry_interval(),
+            },
+            _ => unreachable!("nobody here speaks QoS 2 or AUTH"),
+        }
+    }
+}
+
+fn packet_id(pid: u16) -> PacketId {
+    PacketId::new(pid).expect("not zero")
+}
+
+/// One direction of a link: bytes in, packets out.
+pub struct Decoder {
+    pub version: Version,
+    bytes: Vec<u8>,
+}
+
+impl Decoder {
+    pub fn new(version: Version) -> Decoder {
+        Decoder {
+            version,
+            bytes: Vec::new(),
+        }
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole packet.
+    pub fn next(&mut self) -> Option<Result<Wire, String>> {
+        match frame(&self.bytes, PACKET_MAX) {
+            Ok(Frame::Incomplete { .. }) => None,
+            Ok(Frame::Complete { len }) => {
+                let wire = packet(self.version, &self.bytes[..len])
+                    .map(|packet| Wire::from_packet(&packet))
+                    .map_err(|malformed| malformed.to_string());
+                if let Ok(Wire::Connect(hello)) = &wire {
+                    self.version = hello.version;
+                }
+                self.bytes.drain(..len);
+                Some(wire)
+            }
+            Err(malformed) => Some(Err(malformed.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wire::Connect(hello) => write!(
+                f,
+                "CONNECT {:?} {} clean={} expiry={} keep_alive={} receive_maximum={}",
+                hello.version,
+                hello.client_id,
+                u8::from(hello.clean),
+                hello.expiry,
+                hello.keep_alive,
+                hello.receive_maximum
+            ),
+            Wire::ConnAck {
+                present, reason, ..
+            } => write!(f, "CONNACK present={} 0x{reason:02X}", u8::from(*present)),
+            Wire::Publish(message) => {
+                write!(
+                    f,
+                    "PUBLISH {} #{} qos={} {}",
+                    message.topic,
+                    message.pid,
+                    message.qos as u8,
+                    Id::of(&message.payload).map_or("?".into(), |id| id.to_string())
+                )?;
+                if message.dup {
+                    write!(f, " DUP")?;
+                }
+                if let Some(seconds) = message.expiry {
+                    write!(f, " expiry={seconds}")?;
+                }
+                Ok(())
+            }
+            Wire::PubAck { pid, reason } => write!(f, "PUBACK #{pid} 0x{reason:02X}"),
+            Wire::Subscribe { pid, filters } => {
+                write!(f, "SUBSCRIBE #{pid}")?;
+                filters
+                    .iter()
+                    .try_for_each(|of| write!(f, " {}:{}", of.filter, of.qos as u8))
+            }
+            Wire::SubAck { pid, reasons } => write!(f, "SUBACK #{pid} {reasons:02X?}"),
+            Wire::Unsubscribe { pid, filters } => write!(f, "UNSUBSCRIBE #{pid} {filters:?}"),
+            Wire::UnsubAck { pid } => write!(f, "UNSUBACK #{pid}"),
+            Wire::PingReq => f.write_str("PINGREQ"),
+            Wire::PingResp => f.write_str("PINGRESP"),
+            Wire::Disconnect { reason, expiry } => {
+                write!(f, "DISCONNECT 0x{reason:02X}")?;
+                expiry.map_or(Ok(()), |seconds| write!(f, " expiry={seconds}"))
+            }
+        }
+    }
+}
