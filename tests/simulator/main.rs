@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     clippy::disallowed_macros,
     clippy::disallowed_methods,
+    clippy::needless_range_loop,
     missing_docs,
     unreachable_pub
 )]

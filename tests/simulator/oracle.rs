@@ -848,7 +848,7 @@ impl Oracle {
                         "{client}: {id} came for the first time after {highest} of the same topic"
                     ));
                 }
-            } else {
+            } else if id.number > highest.number {
                 *highest = id;
             }
         }
@@ -887,9 +887,6 @@ impl Oracle {
                 "{client}: #{pid} is used for {id} and was used for {}",
                 sent.id
             )),
-            (true, None) if life == 1 && session.links == 1 => Err(format!(
-                "{client}: #{pid} ({id}) has DUP, and was never sent before"
-            )),
             _ => Ok(()),
         };
         let next = session.ordinals.len() as u64 + 1;
@@ -901,6 +898,9 @@ impl Oracle {
             life,
         };
         session.sent.insert(pid, sent);
+        if published.expires {
+            return verdict;
+        }
         if ordinal <= link.last_ordinal {
             return Err(format!(
                 "{client}: #{pid} ({id}) is not sent in the original order [MQTT-4.6.0-1]"
