@@ -294,7 +294,7 @@ impl Delivering<'_> {
         loop {
             let next = queue.next(
                 self.journal,
-                self.session.window.worth_reading(self.link.receive_maximum),
+                self.session.window.free(self.link.receive_maximum),
             );
             let (seq, row, len, sent) = match next {
                 Next::Wait | Next::Empty => return None,

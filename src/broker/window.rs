@@ -84,14 +84,6 @@ impl Window {
             .saturating_sub(self.outstanding)
     }
 
-    /// How many rows are worth a read: none while most of the window is still taken, lest a client that acknowledges one by
-    /// one costs a read for each.
-    pub(super) fn worth_reading(&self, receive_maximum: u16) -> u16 {
-        let limit = receive_maximum.min(self.capacity);
-        let free = self.free(receive_maximum);
-        if free >= limit.div_ceil(2) { free } else { 0 }
-    }
-
     /// Puts a message in flight that was just sent; numbers come in rising order.
     pub(super) fn push(&mut self, seq: Seq, row: RowNo, len: u32) {
         debug_assert!(
