@@ -384,6 +384,7 @@ impl Broker {
             }
         });
         for dropped in dropped {
+            self.counters.drops.queue_full += dropped.messages;
             let place = self.sessions.find_key(dropped.session);
             if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
                 if dropped.messages > 0 {
@@ -395,7 +396,6 @@ impl Broker {
                     );
                 }
                 session.drops.queue_full += dropped.messages;
-                self.counters.drops.queue_full += dropped.messages;
                 let in_flight = session.window.load();
                 if let Some(queue) = &mut session.queue {
                     queue.dropped(dropped, in_flight);
