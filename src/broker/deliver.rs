@@ -5,7 +5,7 @@ use super::link::{Link, Phase};
 use super::queue::{Next, Queue};
 use super::session::{Drops, Session};
 use super::timers::Timer;
-use super::window::packet_id;
+use super::window::{is_in_span, packet_id};
 use super::{Broker, buffers::Buffers};
 use crate::limits::SETTLEMENT_WAIT;
 use crate::record::{Change, Page, PageRequest, Seq};
@@ -59,7 +59,8 @@ pub(super) fn send(
         return encode(link, buffers, out, None, now);
     }
     let seq = session.volatile_seq + 1;
-    if !session.window.has_room(link.receive_maximum, seq) {
+    let oldest = session.window.first().unwrap_or(seq);
+    if !session.window.has_room(link.receive_maximum) || !is_in_span(oldest, seq) {
         return Sent::No;
     }
     let number = Number {
@@ -197,6 +198,7 @@ impl Broker {
                 no_room_to_settle: false,
                 now,
             };
+            let waited = queue.waits_for_commit();
             let read = delivering.queue(&mut queue, place);
             sent += delivering.sent;
             let (drops, no_room_to_settle) = (delivering.drops, delivering.no_room_to_settle);
@@ -206,6 +208,9 @@ impl Broker {
                 self.unsettled.push(place);
             }
             queue.drop_page();
+            if !waited && queue.waits_for_commit() {
+                self.committing.push(place);
+            }
             if session.is_drained_with(&queue, &self.journal) {
                 queue.empty();
             }
@@ -291,6 +296,7 @@ impl Delivering<'_> {
     /// Sends rows until there is no room, or none is left; gives back the page that is to be read.
     fn queue(&mut self, queue: &mut Queue, place: u32) -> Option<PageRequest> {
         queue.mend_chain(place, self.journal);
+        queue.release_packet_ids(self.session.window.first(), self.journal);
         loop {
             let next = queue.next(
                 self.journal,
@@ -418,7 +424,7 @@ fn offer(
     let has_room = if again {
         window.free(link.receive_maximum) > 0
     } else {
-        window.has_room(link.receive_maximum, seq)
+        window.has_room(link.receive_maximum) && queue.has_packet_id(seq)
     };
     if !has_room {
         return Offered::NoRoom;

@@ -544,6 +544,12 @@ impl Journal {
         batch
     }
 
+    /// The batch with which everything recorded so far is committed; `None` if it is.
+    pub(super) fn last_recorded(&self) -> Option<Ticket> {
+        let committing = self.committing.as_ref().map(|(batch, _)| batch.ticket);
+        (self.live > 0).then_some(self.batch.ticket).or(committing)
+    }
+
     /// Whether everything recorded is committed.
     pub(super) fn is_saved(&self) -> bool {
         self.live == 0 && !self.note && self.committing.is_none()

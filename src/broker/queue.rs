@@ -4,6 +4,7 @@
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
+use super::window::{PACKET_IDS, is_in_span};
 use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
     Change, DropOldest, Dropped, Page, PageRequest, RecoveredSession, Seq, SessionKey, Ticket,
@@ -34,6 +35,10 @@ pub(super) struct Queue {
     reserved: Seq,
     /// A higher reserve that is recorded, and its ticket.
     reserving: Option<(Seq, Ticket)>,
+    /// No row below this one is on disk: their Packet Identifiers may be used again.
+    released: Seq,
+    /// A higher one that is recorded, and its ticket.
+    releasing: Option<(Seq, Ticket)>,
     /// The highest row on disk.
     disk_tail: Seq,
     /// The last row that was offered to the present link.
@@ -73,6 +78,8 @@ impl Queue {
             next_seq: 1,
             reserved: 0,
             reserving: None,
+            released: 1,
+            releasing: None,
             disk_tail: 0,
             cursor: 0,
             passed: 0,
@@ -106,6 +113,7 @@ impl Queue {
         Queue {
             next_seq: last + 1,
             reserved: session.seq_reserved,
+            released: session.extent.map_or(last + 1, |extent| extent.first),
             disk_tail: extent.last,
             cursor: extent.first.saturating_sub(1),
             maybe_sent: match session.extent {
@@ -227,6 +235,25 @@ impl Queue {
         self.journal_next = next.map_or(RowNo::NONE, |(no, _)| no);
     }
 
+    /// Whether the row has a Packet Identifier to itself. One whose message was settled is not used again before the
+    /// settlement is committed: a crash would bring the settled message back, under the identifier of the later one.
+    pub(super) fn has_packet_id(&self, seq: Seq) -> bool {
+        is_in_span(self.released, seq)
+    }
+
+    /// Lets Packet Identifiers be used again once the settlements before `first`, the oldest message in flight, are
+    /// committed. They are asked for when half of all identifiers are used, so that this is waited for rarely.
+    pub(super) fn release_packet_ids(&mut self, first: Option<Seq>, journal: &Journal) {
+        let first = first.unwrap_or(self.cursor + 1);
+        if self.releasing.is_some() || first < self.released + PACKET_IDS / 2 {
+            return;
+        }
+        match journal.last_recorded() {
+            None => self.released = first,
+            Some(ticket) => self.releasing = Some((first, ticket)),
+        }
+    }
+
     /// Notes that a page has been asked for.
     pub(super) fn asked(&mut self, request: PageRequest) {
         self.reading = Some(request);
@@ -328,12 +355,15 @@ impl Queue {
         if let Some((seq, _)) = self.reserving.take_if(|(_, of)| *of <= ticket) {
             self.reserved = self.reserved.max(seq);
         }
+        if let Some((seq, _)) = self.releasing.take_if(|(_, of)| *of <= ticket) {
+            self.released = seq;
+        }
         self.dropping.take_if(|of| *of <= ticket);
     }
 
-    /// Whether a commit is waited for: of a reserve, or of a drop.
+    /// Whether a commit is waited for: of a reserve, of a drop, or of the settlements that release Packet Identifiers.
     pub(super) fn waits_for_commit(&self) -> bool {
-        self.reserving.is_some() || self.dropping.is_some()
+        self.reserving.is_some() || self.dropping.is_some() || self.releasing.is_some()
     }
 
     // --- The policy ---
