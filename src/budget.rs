@@ -37,6 +37,8 @@ pub struct BudgetRow {
 pub struct Pools {
     /// Bytes of subscriptions.
     pub subscription_bytes: usize,
+    /// Bytes of Topic Aliases.
+    pub alias_bytes: usize,
     /// Bytes of messages in one of the journal's two batches.
     pub batch_bytes: usize,
     /// Bytes lent to links for half-read and half-written packets.
@@ -52,6 +54,7 @@ pub fn pools(config: &Config) -> Pools {
     let packet = config.limits.packet_max as usize;
     Pools {
         subscription_bytes: memory / 32,
+        alias_bytes: memory / 64,
         batch_bytes: (memory / 32).clamp(
             packet + BUFFER_MIN_BYTES,
             packet.max(4 << 20) + BUFFER_MIN_BYTES,
@@ -113,6 +116,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             1,
             pools.subscription_bytes,
         ),
+        row("topic aliases (limits.memory_max)", 1, pools.alias_bytes),
         row(
             "half-read and half-written packets (limits.memory_max)",
             1,

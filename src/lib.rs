@@ -156,8 +156,8 @@
 //!
 //! # Not in this version
 //!
-//! QoS 2 (granted as 1), retained messages, wills, shared subscriptions, topic aliases from clients, enhanced
-//! authentication, user names and passwords, TLS, WebSocket. A CONNACK says what is not there; README.md says what
+//! QoS 2 (granted as 1), retained messages, wills, shared subscriptions, enhanced authentication, user
+//! names and passwords, TLS, WebSocket. A CONNACK says what is not there; README.md says what
 //! becomes of whoever asks for it all the same. The codec knows all packets and properties.
 
 pub mod broker;

@@ -21,6 +21,10 @@ pub const TOPIC_BYTES: usize = 4 * 1024;
 pub const SUBSCRIBE_FILTERS: usize = 1000;
 /// Levels of a Topic Filter: matching goes as deep.
 pub const FILTER_LEVELS: usize = 200;
+/// Topic Aliases that a client may set on its link; announced as Topic Alias Maximum.
+pub const LINK_TOPIC_ALIASES: u16 = 16;
+/// Bytes of a Topic Alias in memory, besides its Topic Name: its place in the link's table, and its share.
+pub const TOPIC_ALIAS_BYTES: usize = 64;
 /// Messages that may wait in memory for one session (QoS 0, and volatile sessions).
 pub const SESSION_TRANSIENT_MESSAGES: usize = 1000;
 
@@ -80,6 +84,8 @@ pub struct Limits {
     pub subscriptions_per_session: u32,
     /// Bytes of subscriptions of all sessions together.
     pub subscription_pool_bytes: usize,
+    /// Bytes of Topic Aliases of all links together.
+    pub alias_pool_bytes: usize,
     /// Bytes of messages in one batch; there are two.
     pub batch_bytes: usize,
     /// Bytes lent to links' inboxes and outboxes together.
@@ -124,6 +130,7 @@ impl Default for Limits {
             keep_alive_max: None,
             subscriptions_per_session: 1000,
             subscription_pool_bytes: 4 << 20,
+            alias_pool_bytes: 768 << 10,
             batch_bytes: 1 << 20,
             buffer_pool_bytes: 4 << 20,
             transient_pool_bytes: 2 << 20,

@@ -88,6 +88,12 @@ impl Broker {
             properties.push(Property::MaximumQos(1));
             properties.push(Property::RetainAvailable(false));
             properties.push(Property::MaximumPacketSize(self.limits.packet_max));
+            if let Some(link) = self.links.get_mut(id) {
+                match link.aliases.announce(&self.alias_pool) {
+                    0 => {}
+                    maximum => properties.push(Property::TopicAliasMaximum(maximum)),
+                }
+            }
             if let Some(assigned) = &assigned {
                 properties.push(Property::AssignedClientIdentifier(assigned));
             }

@@ -8,6 +8,7 @@
 
 mod acknowledge;
 mod admit;
+mod alias;
 mod buffers;
 mod connect;
 mod counters;
@@ -44,6 +45,7 @@ use crate::limits::{Limits, PAGES, SERVICE_NOTE};
 use crate::net::{LinkId, Origin};
 use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
+use alias::AliasPool;
 use buffers::Buffers;
 use journal::Journal;
 use larder_packet::{Disconnect, Packet, Properties, ReasonCode, Version};
@@ -65,11 +67,14 @@ pub struct Broker {
     journal: Journal,
     timers: Timers,
     buffers: Buffers,
+    alias_pool: AliasPool,
     counters: Counters,
     random: Random,
     targets: Targets,
     /// The properties of the message that is being published, without those that do not travel.
     travelling: Vec<u8>,
+    /// The Topic Name of the message that is being published, if a Topic Alias stands for it.
+    aliased: String,
     /// The next session's key.
     next_key: SessionKey,
     disk_used: u64,
@@ -124,10 +129,12 @@ impl Broker {
             journal: Journal::new(limits.batch_bytes, limits.batch_changes()),
             timers: Timers::default(),
             buffers: Buffers::new(limits.buffer_pool_bytes),
+            alias_pool: AliasPool::new(limits.alias_pool_bytes),
             counters: Counters::default(),
             random,
             targets: Targets::default(),
             travelling: Vec::new(),
+            aliased: String::new(),
             next_key: SessionKey(1),
             disk_used: 0,
             disk_written: 0,
@@ -184,6 +191,7 @@ impl Broker {
         }
         self.buffers.give(std::mem::take(&mut link.inbox));
         link.outbox.discard(&mut self.buffers);
+        self.alias_pool.give(std::mem::take(&mut link.aliases));
     }
 
     /// Closes a link from our side. A 5.0 client that is connected is told why.

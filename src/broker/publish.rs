@@ -355,9 +355,6 @@ fn allowed(publish: &Publish, version: Version) -> Result<(), ReasonCode> {
     if publish.retain {
         return Err(ReasonCode::RetainNotSupported);
     }
-    if publish.properties.topic_alias().is_some() {
-        return Err(ReasonCode::TopicAliasInvalid);
-    }
     if publish.properties.subscription_identifier().is_some() {
         // [MQTT-3.3.4-6]
         return Err(ReasonCode::ProtocolError);
@@ -367,12 +364,16 @@ fn allowed(publish: &Publish, version: Version) -> Result<(), ReasonCode> {
 
 /// The properties that go on to subscribers as they are, in their order [MQTT-3.3.2-17].
 fn travelling_properties<'a>(properties: Properties<'a>, copy: &'a mut Vec<u8>) -> &'a [u8] {
-    if properties.message_expiry_interval().is_none() {
+    const STAYS: [u8; 2] = [
+        property_id::MESSAGE_EXPIRY_INTERVAL,
+        property_id::TOPIC_ALIAS,
+    ];
+    if !properties.iter_raw().any(|(id, _)| STAYS.contains(&id)) {
         return properties.as_bytes();
     }
     copy.clear();
     for (id, encoded) in properties.iter_raw() {
-        if id != property_id::MESSAGE_EXPIRY_INTERVAL {
+        if !STAYS.contains(&id) {
             copy.extend_from_slice(encoded);
         }
     }

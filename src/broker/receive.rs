@@ -182,7 +182,10 @@ impl Broker {
             };
         }
         match packet {
-            Packet::Publish(publish) => self.handle_publish(id, publish, now),
+            Packet::Publish(publish) => match publish.properties.topic_alias() {
+                Some(alias) => self.handle_aliased_publish(id, publish, alias, now),
+                None => self.handle_publish(id, publish, now),
+            },
             Packet::PubAck(ack) => self.handle_puback(id, ack, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, unsubscribe, now),

@@ -129,6 +129,7 @@ pub fn limits(config: &Config) -> Limits {
             .map(|longest| u16::try_from(longest.as_secs()).unwrap_or(u16::MAX)),
         subscriptions_per_session: of.subscriptions_per_session,
         subscription_pool_bytes: pools.subscription_bytes,
+        alias_pool_bytes: pools.alias_bytes,
         batch_bytes: pools.batch_bytes,
         buffer_pool_bytes: pools.buffer_bytes,
         transient_pool_bytes: pools.transient_bytes,
