@@ -296,7 +296,6 @@ impl Delivering<'_> {
     /// Sends rows until there is no room, or none is left; gives back the page that is to be read.
     fn queue(&mut self, queue: &mut Queue, place: u32) -> Option<PageRequest> {
         queue.mend_chain(place, self.journal);
-        queue.release_packet_ids(self.session.window.first(), self.journal);
         loop {
             let next = queue.next(
                 self.journal,
@@ -310,6 +309,7 @@ impl Delivering<'_> {
                 }
                 Next::Page(index) => {
                     let row = queue.page.rows[index];
+                    self.release_packet_ids(queue, row.seq);
                     let out = Outgoing {
                         qos: row.qos,
                         retain: row.retain,
@@ -337,6 +337,7 @@ impl Delivering<'_> {
                 }
                 Next::Journal(no) => {
                     let view = self.journal.row(no)?;
+                    self.release_packet_ids(queue, view.row.seq);
                     let out = Outgoing {
                         qos: view.owe.qos,
                         retain: view.owe.retain,
@@ -392,6 +393,11 @@ impl Delivering<'_> {
                 _ => queue.passed_in_journal(self.journal, seq),
             }
         }
+    }
+
+    fn release_packet_ids(&self, queue: &mut Queue, next: Seq) {
+        let oldest = self.session.window.first().unwrap_or(next);
+        queue.release_packet_ids(oldest, next, self.journal);
     }
 }
 

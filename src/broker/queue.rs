@@ -241,11 +241,12 @@ impl Queue {
         is_in_span(self.released, seq)
     }
 
-    /// Lets Packet Identifiers be used again once the settlements before `first`, the oldest message in flight, are
-    /// committed. They are asked for when half of all identifiers are used, so that this is waited for rarely.
-    pub(super) fn release_packet_ids(&mut self, first: Option<Seq>, journal: &Journal) {
-        let first = first.unwrap_or(self.cursor + 1);
-        if self.releasing.is_some() || first < self.released + PACKET_IDS / 2 {
+    /// Lets Packet Identifiers be used again once the settlements before `first`, the oldest message in flight or else the
+    /// row `next` that is to be sent, are committed. They are asked for when half of all identifiers are used, so that this
+    /// is waited for rarely; or when `next` has none, for each start leaves out a block of numbers.
+    pub(super) fn release_packet_ids(&mut self, first: Seq, next: Seq, journal: &Journal) {
+        let is_time = first >= self.released + PACKET_IDS / 2 || !self.has_packet_id(next);
+        if first <= self.released || !is_time || self.releasing.is_some() {
             return;
         }
         match journal.last_recorded() {
