@@ -101,8 +101,9 @@ pub struct Broker {
     again: bool,
     /// Links that hold a packet that could not be taken, in the order of their parking.
     parked: VecDeque<LinkId>,
-    /// Links with bytes to send.
-    sending: Vec<LinkId>,
+    /// Links with bytes to send, the first of them first: what a link that is taken over has left precedes what its
+    /// successor is sent again.
+    sending: VecDeque<LinkId>,
     /// Links to be closed once their outbox has been offered to the socket.
     closing: Vec<LinkId>,
     /// Links to be read again.
@@ -149,7 +150,7 @@ impl Broker {
             ended: Ticket::default(),
             again: false,
             parked: VecDeque::new(),
-            sending: Vec::new(),
+            sending: VecDeque::new(),
             closing: Vec::new(),
             rearm: Vec::new(),
             reads: VecDeque::new(),
@@ -257,7 +258,7 @@ impl Broker {
     fn note_sending(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(id).filter(|link| !link.is_sending) {
             link.is_sending = true;
-            self.sending.push(id);
+            self.sending.push_back(id);
         }
     }
 
@@ -480,7 +481,7 @@ impl Broker {
 
     /// The next link with bytes to send; its outbox is offered to the socket once.
     pub fn poll_send(&mut self) -> Option<LinkId> {
-        let id = self.sending.pop()?;
+        let id = self.sending.pop_front()?;
         if let Some(link) = self.links.get_mut(id) {
             link.is_sending = false;
         }
