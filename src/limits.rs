@@ -21,8 +21,11 @@ pub const TOPIC_BYTES: usize = 4 * 1024;
 pub const SUBSCRIBE_FILTERS: usize = 1000;
 /// Levels of a Topic Filter: matching goes as deep.
 pub const FILTER_LEVELS: usize = 200;
-/// Topic Aliases that a client may set on its link; announced as Topic Alias Maximum.
+/// Topic Aliases that a client may set on its link, announced as Topic Alias Maximum; and that it may be given.
 pub const LINK_TOPIC_ALIASES: u16 = 16;
+/// Messages to a client without an alias for their Topic Name, after which one replaces the alias that was used least
+/// recently: a link with many topics does not change its aliases with each of them.
+pub const TOPIC_ALIAS_REPLACE: u8 = 64;
 /// Bytes of a Topic Alias in memory, besides its Topic Name: its place in the link's table, and its share.
 pub const TOPIC_ALIAS_BYTES: usize = 64;
 /// Messages that may wait in memory for one session (QoS 0, and volatile sessions).

@@ -3,10 +3,25 @@
 
 use super::Broker;
 use super::receive::Flow;
-use crate::limits::{LINK_TOPIC_ALIASES, TOPIC_ALIAS_BYTES, TOPIC_BYTES};
+use crate::limits::{LINK_TOPIC_ALIASES, TOPIC_ALIAS_BYTES, TOPIC_ALIAS_REPLACE, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::time::Now;
 use larder_packet::{Publish, ReasonCode};
+
+/// The aliases of a link.
+#[derive(Default)]
+pub(super) struct Aliases {
+    pub(super) from_client: FromClient,
+    pub(super) to_client: ToClient,
+}
+
+impl Aliases {
+    /// Gives their memory back: the link has ended.
+    pub(super) fn discard(&mut self, pool: &mut AliasPool) {
+        pool.used -= self.from_client.bytes() + self.to_client.bytes();
+        *self = Aliases::default();
+    }
+}
 
 /// The memory for the Topic Names of all links' aliases together.
 pub(super) struct AliasPool {
@@ -24,19 +39,19 @@ impl AliasPool {
         self.used <= self.max / 4 * 3
     }
 
-    /// Takes `taken` bytes in place of `given`; `false` if they would be more than `max`.
-    fn replace(&mut self, given: usize, taken: usize, max: usize) -> bool {
+    /// Whether an alias that clients can do without may be given: half of the pool is for those that they set.
+    fn has_spare(&self, bytes: usize) -> bool {
+        self.used + bytes <= self.max / 2
+    }
+
+    /// Takes `taken` bytes in place of `given`; `false` if there are not so many.
+    fn replace(&mut self, given: usize, taken: usize) -> bool {
         let used = self.used - given + taken;
-        let fits = used <= max;
+        let fits = used <= self.max;
         if fits {
             self.used = used;
         }
         fits
-    }
-
-    /// Takes back what a link's aliases took.
-    pub(super) fn give(&mut self, aliases: FromClient) {
-        self.used -= aliases.bytes();
     }
 }
 
@@ -90,7 +105,7 @@ impl FromClient {
         let place = &mut self.topics[at];
         if **place != *topic {
             let before = if place.is_empty() { 0 } else { cost(place) };
-            if !pool.replace(before, cost(topic), pool.max) {
+            if !pool.replace(before, cost(topic)) {
                 return Err(ReasonCode::QuotaExceeded);
             }
             *place = topic.into();
@@ -101,6 +116,118 @@ impl FromClient {
     fn bytes(&self) -> usize {
         let set = self.topics.iter().filter(|topic| !topic.is_empty());
         set.map(|topic| cost(topic)).sum()
+    }
+}
+
+/// How a message to a client names its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// By its Topic Name.
+    InFull,
+    /// By its Topic Name, for which the alias stands from then on.
+    Giving(u16),
+    /// By the alias alone.
+    ByAlias(u16),
+}
+
+impl Naming {
+    /// The Topic Name as it is sent.
+    pub(super) fn topic(self, topic: &str) -> &str {
+        match self {
+            Naming::ByAlias(_) => "",
+            _ => topic,
+        }
+    }
+
+    pub(super) fn alias(self) -> Option<u16> {
+        match self {
+            Naming::InFull => None,
+            Naming::Giving(alias) | Naming::ByAlias(alias) => Some(alias),
+        }
+    }
+
+    /// Whether it takes more bytes than the Topic Name.
+    pub(super) fn is_longer(self) -> bool {
+        matches!(self, Naming::Giving(_))
+    }
+}
+
+/// Bytes of a Topic Alias in a packet: a Topic Name that is no longer is sent in full.
+const ALIAS_LEN: usize = 3;
+
+/// An alias that a client was given.
+struct Given {
+    topic: Box<str>,
+    /// The number of the message that used it last.
+    used: u64,
+}
+
+/// The aliases that a client was given on its link: in the order in which topics came, then the one that was used least
+/// recently is replaced.
+#[derive(Default)]
+pub(super) struct ToClient {
+    given: Vec<Given>,
+    maximum: u16,
+    /// Counts messages.
+    number: u64,
+    /// Messages sent in full since an alias was given last.
+    in_full: u8,
+}
+
+impl ToClient {
+    /// Takes the client's Topic Alias Maximum [MQTT-3.1.2-26] [MQTT-3.1.2-27].
+    pub(super) fn allow(&mut self, maximum: u16) {
+        self.maximum = maximum.min(LINK_TOPIC_ALIASES);
+    }
+
+    /// How the next message is to name its topic. Nothing is given before it is [`sent`](ToClient::sent).
+    pub(super) fn naming(&self, topic: &str, pool: &AliasPool) -> Naming {
+        if self.maximum == 0 || topic.len() <= ALIAS_LEN {
+            return Naming::InFull;
+        }
+        if let Some(at) = self.given.iter().position(|given| *given.topic == *topic) {
+            return Naming::ByAlias(at as u16 + 1);
+        }
+        let at = if self.given.len() < usize::from(self.maximum) {
+            Some(self.given.len())
+        } else if self.in_full >= TOPIC_ALIAS_REPLACE {
+            (0..self.given.len()).min_by_key(|at| self.given[*at].used)
+        } else {
+            None
+        };
+        match at.filter(|_| pool.has_spare(cost(topic))) {
+            Some(at) => Naming::Giving(at as u16 + 1),
+            None => Naming::InFull,
+        }
+    }
+
+    /// A message was sent that named its topic so.
+    pub(super) fn sent(&mut self, naming: Naming, topic: &str, pool: &mut AliasPool) {
+        self.number += 1;
+        match naming {
+            Naming::InFull => self.in_full = self.in_full.saturating_add(1),
+            Naming::ByAlias(alias) => self.given[usize::from(alias - 1)].used = self.number,
+            Naming::Giving(alias) => {
+                self.in_full = 0;
+                let at = usize::from(alias - 1);
+                let before = self.given.get(at).map_or(0, |given| cost(&given.topic));
+                // It was asked whether there is so much to spare.
+                pool.replace(before, cost(topic));
+                let given = Given {
+                    topic: topic.into(),
+                    used: self.number,
+                };
+                if at < self.given.len() {
+                    self.given[at] = given;
+                } else {
+                    self.given.push(given);
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.given.iter().map(|given| cost(&given.topic)).sum()
     }
 }
 
@@ -116,9 +243,8 @@ impl Broker {
         let Some(link) = self.links.get_mut(id) else {
             return Flow::HangUp;
         };
-        let named = link
-            .aliases
-            .name(alias, publish.topic, &mut self.alias_pool);
+        let pool = &mut self.buffers.aliases;
+        let named = link.aliases.from_client.name(alias, publish.topic, pool);
         match named {
             Ok(topic) => {
                 let mut aliased = std::mem::take(&mut self.aliased);
@@ -173,8 +299,51 @@ mod tests {
             late.name(1, "a", &mut pool),
             Err(ReasonCode::TopicAliasInvalid)
         );
-        pool.give(aliases);
+        let mut aliases = Aliases {
+            from_client: aliases,
+            ..Aliases::default()
+        };
+        aliases.discard(&mut pool);
         assert_eq!(pool.used, 0);
         assert_eq!(late.announce(&pool), LINK_TOPIC_ALIASES);
+    }
+
+    #[test]
+    fn an_alias_is_given_by_a_message_that_was_sent_and_replaced_rarely() {
+        let mut pool = AliasPool::new(1000);
+        let mut aliases = ToClient::default();
+        assert_eq!(aliases.naming("a/topic", &pool), Naming::InFull);
+        aliases.allow(2);
+        for _ in 0..2 {
+            let naming = aliases.naming("a/topic", &pool);
+            assert_eq!(naming, Naming::Giving(1), "it was not sent yet");
+        }
+        let mut send = |topic: &str| {
+            let naming = aliases.naming(topic, &pool);
+            aliases.sent(naming, topic, &mut pool);
+            naming
+        };
+        assert_eq!(send("a/topic"), Naming::Giving(1));
+        assert_eq!(send("a/b"), Naming::InFull, "an alias is no shorter");
+        assert_eq!(send("a/second"), Naming::Giving(2));
+        assert_eq!(send("a/topic"), Naming::ByAlias(1));
+        for _ in 0..TOPIC_ALIAS_REPLACE {
+            assert_eq!(send("a/third"), Naming::InFull);
+        }
+        assert_eq!(send("a/third"), Naming::Giving(2));
+        assert_eq!(send("a/second"), Naming::InFull);
+        assert_eq!(send("a/topic"), Naming::ByAlias(1));
+        assert_eq!(pool.used, cost("a/topic") + cost("a/third"));
+    }
+
+    #[test]
+    fn aliases_to_clients_leave_half_of_the_pool_to_those_that_clients_set() {
+        let mut pool = AliasPool::new(2 * cost("a/topic") + 1);
+        let mut aliases = ToClient::default();
+        aliases.allow(u16::MAX);
+        let naming = aliases.naming("a/topic", &pool);
+        assert_eq!(naming, Naming::Giving(1));
+        aliases.sent(naming, "a/topic", &mut pool);
+        assert_eq!(aliases.naming("b/topic", &pool), Naming::InFull);
     }
 }

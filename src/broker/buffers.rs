@@ -1,5 +1,7 @@
-//! The pool from which links borrow the memory for half-read and half-written bytes. A link without such bytes holds none.
+//! The pools from which links borrow: the memory for half-read and half-written bytes, of which a link without such bytes
+//! holds none, and for Topic Aliases.
 
+use super::alias::AliasPool;
 use crate::limits::BUFFER_MIN_BYTES;
 
 /// Buffers kept for use again, of one size.
@@ -20,10 +22,11 @@ pub(super) struct Buffers {
     refused: bool,
     /// Something was given back since somebody was refused.
     relieved: bool,
+    pub(super) aliases: AliasPool,
 }
 
 impl Buffers {
-    pub(super) fn new(max: usize) -> Buffers {
+    pub(super) fn new(max: usize, aliases_max: usize) -> Buffers {
         Buffers {
             lent: 0,
             kept: 0,
@@ -31,6 +34,7 @@ impl Buffers {
             free: std::array::from_fn(|_| heapless::Vec::new()),
             refused: false,
             relieved: false,
+            aliases: AliasPool::new(aliases_max),
         }
     }
 
@@ -126,7 +130,7 @@ mod tests {
 
     #[test]
     fn it_lends_no_more_than_its_capacity_and_takes_all_back() {
-        let mut buffers = Buffers::new(88 * 1024);
+        let mut buffers = Buffers::new(88 * 1024, 0);
         let mut lent: Vec<_> = std::iter::from_fn(|| buffers.take(10_000)).collect();
         assert_eq!((lent.len(), buffers.lent()), (4, 64 * 1024));
         assert!(!buffers.is_relieved());

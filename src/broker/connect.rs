@@ -89,7 +89,9 @@ impl Broker {
             properties.push(Property::RetainAvailable(false));
             properties.push(Property::MaximumPacketSize(self.limits.packet_max));
             if let Some(link) = self.links.get_mut(id) {
-                match link.aliases.announce(&self.alias_pool) {
+                let asked = connect.properties.topic_alias_maximum().unwrap_or(0);
+                link.aliases.to_client.allow(asked);
+                match link.aliases.from_client.announce(&self.buffers.aliases) {
                     0 => {}
                     maximum => properties.push(Property::TopicAliasMaximum(maximum)),
                 }

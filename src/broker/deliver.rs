@@ -1,5 +1,6 @@
 //! From queues through windows to outboxes, as far as there is room.
 
+use super::alias::Naming;
 use super::journal::{Journal, RowNo};
 use super::link::{Link, Phase};
 use super::queue::{Next, Queue};
@@ -102,22 +103,31 @@ fn encode(
     if left == Some(0) && !again {
         return Sent::Never(Never::Expired);
     }
-    let delivery = Delivery {
+    let topic = std::str::from_utf8(out.topic).unwrap_or_default();
+    let mut naming = link.aliases.to_client.naming(topic, &buffers.aliases);
+    let mut delivery = Delivery {
         dup,
         qos: out.qos,
         retain: out.retain,
-        topic: std::str::from_utf8(out.topic).unwrap_or_default(),
+        topic: naming.topic(topic),
+        topic_alias: naming.alias(),
         packet_id: number.map(|number| packet_id(number.seq)),
         message_expiry: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
         subscription_ids: out.subscription_ids,
         properties: out.properties,
         payload: out.payload,
     };
+    if naming.is_longer() && delivery.encoded_len(link.version) > link.packet_max as usize {
+        naming = Naming::InFull;
+        delivery.topic_alias = None;
+    }
     // A message that the client cannot take is as good as delivered [MQTT-3.1.2-25].
     if delivery.encoded_len(link.version) > link.packet_max as usize {
         return Sent::Never(Never::TooLarge);
     }
     if link.outbox.deliver(&delivery, link.version, buffers) {
+        let aliases = &mut link.aliases.to_client;
+        aliases.sent(naming, topic, &mut buffers.aliases);
         Sent::Yes
     } else {
         Sent::No

@@ -1,6 +1,6 @@
 //! A link: one connection of a client, from its first byte to its last.
 
-use super::alias::FromClient;
+use super::alias::Aliases;
 use super::outbox::{Acks, Outbox};
 use crate::limits::{CONNECT_WAIT, PACKET_WAIT, STUCK_WAIT};
 use crate::net::{LinkId, Origin};
@@ -59,8 +59,7 @@ pub(super) struct Link {
     pub(super) retried: Option<Parked>,
     /// Bytes may be waiting in the socket that were left unread.
     pub(super) unread: bool,
-    /// The Topic Aliases that the client has set.
-    pub(super) aliases: FromClient,
+    pub(super) aliases: Aliases,
     /// The client's Receive Maximum.
     pub(super) receive_maximum: u16,
     /// The client's Maximum Packet Size.
@@ -92,7 +91,7 @@ impl Link {
             parked: None,
             retried: None,
             unread: false,
-            aliases: FromClient::default(),
+            aliases: Aliases::default(),
             receive_maximum: u16::MAX,
             packet_max: u32::MAX,
             is_waiting: false,

@@ -45,7 +45,6 @@ use crate::limits::{Limits, PAGES, SERVICE_NOTE};
 use crate::net::{LinkId, Origin};
 use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
-use alias::AliasPool;
 use buffers::Buffers;
 use journal::Journal;
 use larder_packet::{Disconnect, Packet, Properties, ReasonCode, Version};
@@ -67,7 +66,6 @@ pub struct Broker {
     journal: Journal,
     timers: Timers,
     buffers: Buffers,
-    alias_pool: AliasPool,
     counters: Counters,
     random: Random,
     targets: Targets,
@@ -129,8 +127,7 @@ impl Broker {
             router: Router::new(random.next()),
             journal: Journal::new(limits.batch_bytes, limits.batch_changes()),
             timers: Timers::default(),
-            buffers: Buffers::new(limits.buffer_pool_bytes),
-            alias_pool: AliasPool::new(limits.alias_pool_bytes),
+            buffers: Buffers::new(limits.buffer_pool_bytes, limits.alias_pool_bytes),
             counters: Counters::default(),
             random,
             targets: Targets::default(),
@@ -192,7 +189,7 @@ impl Broker {
         }
         self.buffers.give(std::mem::take(&mut link.inbox));
         link.outbox.discard(&mut self.buffers);
-        self.alias_pool.give(std::mem::take(&mut link.aliases));
+        link.aliases.discard(&mut self.buffers.aliases);
     }
 
     /// Closes a link from our side. A 5.0 client that is connected is told why.

@@ -112,15 +112,17 @@ pub struct Delivery<'a> {
     pub qos: Qos,
     /// RETAIN.
     pub retain: bool,
-    /// Topic Name.
+    /// Topic Name; empty where the Topic Alias stands for it.
     pub topic: &'a str,
+    /// Topic Alias; 5.0 only.
+    pub topic_alias: Option<u16>,
     /// Packet Identifier: exactly if QoS is 1 or 2.
     pub packet_id: Option<PacketId>,
     /// What is left of the Message Expiry Interval, in seconds.
     pub message_expiry: Option<u32>,
     /// Subscription Identifiers as encoded properties, each 0x0B and its number.
     pub subscription_ids: &'a [u8],
-    /// The properties that travel with the message, encoded; without the two above.
+    /// The properties that travel with the message, encoded; without those above.
     pub properties: &'a [u8],
     /// The message.
     pub payload: &'a [u8],
@@ -156,6 +158,10 @@ impl Delivery<'_> {
                 out.u8(crate::property::id::MESSAGE_EXPIRY_INTERVAL);
                 out.u32(seconds);
             }
+            if let Some(alias) = self.topic_alias {
+                out.u8(crate::property::id::TOPIC_ALIAS);
+                out.u16(alias);
+            }
             out.put(self.subscription_ids);
             out.put(self.properties);
         }
@@ -179,7 +185,8 @@ impl Delivery<'_> {
         } else {
             0
         };
-        message_expiry + self.subscription_ids.len() + self.properties.len()
+        let topic_alias = if self.topic_alias.is_some() { 1 + 2 } else { 0 };
+        message_expiry + topic_alias + self.subscription_ids.len() + self.properties.len()
     }
 }
 

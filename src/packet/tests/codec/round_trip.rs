@@ -116,6 +116,7 @@ fn a_delivery_is_the_publish_with_the_same_parts() {
     ]);
     let together = samples::properties(&[
         Property::MessageExpiryInterval(59),
+        Property::TopicAlias(9),
         Property::SubscriptionIdentifier(7),
         Property::SubscriptionIdentifier(300),
         Property::ContentType("text/plain"),
@@ -130,6 +131,7 @@ fn a_delivery_is_the_publish_with_the_same_parts() {
                     qos,
                     retain: true,
                     topic: "a/b",
+                    topic_alias: Some(9),
                     packet_id,
                     message_expiry: Some(59),
                     subscription_ids: ids.as_bytes(),
