@@ -66,7 +66,7 @@
 //! 2. `broker/receive.rs` finds whole packets in the bytes, at most [`LINK_PACKETS`](limits::LINK_PACKETS) in a turn,
 //!    and hands each to its handler. Half a packet stays in the link's inbox.
 //! 3. `broker/publish.rs` asks `router.rs` who has subscribed. A session is met once, however many of its filters
-//!    match.
+//!    match; of each group that shares a filter, `broker/share.rs` chooses a member, which gets a copy of its own.
 //! 4. `broker/admit.rs` decides, for all receivers or none, whether there is room on disk and in the journal. If not,
 //!    the link is *parked*: this packet and what follows it stay in the inbox, and the socket is not read.
 //! 5. `broker/journal.rs` copies the message once into the filling batch; `queue.rs` gives it the session's next
@@ -156,9 +156,9 @@
 //!
 //! # Not in this version
 //!
-//! QoS 2 (granted as 1), retained messages, wills, shared subscriptions, enhanced authentication, user
-//! names and passwords, TLS, WebSocket. A CONNACK says what is not there; README.md says what
-//! becomes of whoever asks for it all the same. The codec knows all packets and properties.
+//! QoS 2 (granted as 1), retained messages, wills, enhanced authentication, user names and passwords, TLS, WebSocket. A
+//! CONNACK says what is not there; README.md says what becomes of whoever asks for it all the same. The codec knows all
+//! packets and properties.
 
 pub mod broker;
 pub mod budget;

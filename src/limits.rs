@@ -49,12 +49,18 @@ pub const STUCK_WAIT: Duration = Duration::from_secs(120);
 pub const PAGES: usize = 4;
 /// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list and in the tree.
 pub const SUBSCRIPTION_BYTES: usize = 160;
+/// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
+pub const SHARE_GROUPS: usize = 500;
 /// Sequence numbers reserved at a time.
 pub const SEQ_RESERVE: u64 = 8192;
 /// Changes in one batch, besides three for each session.
 pub const BATCH_CHANGES: usize = 4096;
 /// Changes of a batch that only settlements may use.
 pub const BATCH_SETTLEMENTS: usize = 2048;
+const _: () = assert!(
+    BATCH_SETTLEMENTS + 3 * SHARE_GROUPS <= BATCH_CHANGES,
+    "a message that goes to every session and every group fits into a batch"
+);
 /// Time for a link to send its CONNECT.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Settlements alone may wait so long for a commit: what a crash loses of them is delivered again.
@@ -107,7 +113,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Changes in one batch: a message that is owed to every session fits.
+    /// Changes in one batch: a message that is owed to every session, and to a member of every group, fits.
     #[must_use]
     pub fn batch_changes(&self) -> usize {
         Limits::batch_changes_for(self.sessions as usize)

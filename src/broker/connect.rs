@@ -99,7 +99,6 @@ impl Broker {
             if let Some(assigned) = &assigned {
                 properties.push(Property::AssignedClientIdentifier(assigned));
             }
-            properties.push(Property::SharedSubscriptionAvailable(false));
             if keep_alive != connect.keep_alive {
                 properties.push(Property::ServerKeepAlive(keep_alive));
             }

@@ -23,6 +23,7 @@ mod recover;
 mod router;
 mod rules;
 mod session;
+mod share;
 mod subscribe;
 mod sys;
 mod timeout;

@@ -4,8 +4,10 @@ use super::admit::Admission;
 use super::deliver::{Outgoing, Sent, send};
 use super::journal::{Content, MessageNo, RestsOn};
 use super::receive::Flow;
+use super::router::{Match, Subscriber};
 use super::rules::may_publish;
 use super::session::{Held, Transient};
+use super::share::{GroupNo, Readiness};
 use super::{Broker, note_dirty};
 use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
@@ -32,8 +34,31 @@ pub(super) struct Targets {
     identifiers: Vec<(u32, u32)>,
     /// The Subscription Identifiers of each target, as properties.
     encoded: Vec<u8>,
+    /// The groups of which one member gets the message, each a copy of its own [MQTT 4.8.2].
+    groups: Vec<GroupNo>,
     /// Counts the messages that were routed.
     number: u64,
+}
+
+impl Targets {
+    /// A delivery by virtue of this subscription.
+    fn add(&mut self, subscriber: &Subscriber, qos: Qos) {
+        self.targets.push(Target {
+            place: subscriber.place,
+            qos: Qos::AtMostOnce,
+            ids: (0, 0),
+        });
+        self.widen(self.targets.len() as u32 - 1, subscriber, qos);
+    }
+
+    /// A delivery by virtue of this subscription too.
+    fn widen(&mut self, target: u32, subscriber: &Subscriber, qos: Qos) {
+        let known = &mut self.targets[target as usize];
+        known.qos = known.qos.max(subscriber.granted(qos));
+        if let Some(identifier) = subscriber.options.identifier {
+            self.identifiers.push((target, identifier));
+        }
+    }
 }
 
 /// What became of a message.
@@ -153,10 +178,15 @@ impl Broker {
         targets.targets.clear();
         targets.identifiers.clear();
         targets.encoded.clear();
+        targets.groups.clear();
         targets.number += 1;
         let number = targets.number;
         let sessions = &mut self.sessions;
-        self.router.matches(topic, &mut |subscriber| {
+        self.router.matches(topic, &mut |found| {
+            let subscriber = match found {
+                Match::Subscriber(subscriber) => subscriber,
+                Match::Group(no) => return targets.groups.push(no),
+            };
             let options = subscriber.options;
             if options.no_local && publisher == Some(subscriber.place) {
                 return;
@@ -164,22 +194,14 @@ impl Broker {
             let Some(session) = sessions.get_mut(subscriber.place) else {
                 return;
             };
-            let granted = Qos::from_u8(options.qos).unwrap_or_default().min(qos);
             if session.matched.0 != number {
                 session.matched = (number, targets.targets.len() as u32);
-                targets.targets.push(Target {
-                    place: subscriber.place,
-                    qos: granted,
-                    ids: (0, 0),
-                });
-            }
-            let target = session.matched.1;
-            let known = &mut targets.targets[target as usize];
-            known.qos = known.qos.max(granted);
-            if let Some(identifier) = options.identifier {
-                targets.identifiers.push((target, identifier));
+                targets.add(subscriber, qos);
+            } else {
+                targets.widen(session.matched.1, subscriber, qos);
             }
         });
+        self.choose_members(qos, targets);
         targets.identifiers.sort_unstable();
         for (target, identifier) in &targets.identifiers {
             let ids = &mut targets.targets[*target as usize].ids;
@@ -188,6 +210,21 @@ impl Broker {
             }
             Property::SubscriptionIdentifier(*identifier).encode(&mut targets.encoded);
             ids.1 = targets.encoded.len();
+        }
+    }
+
+    /// Chooses a member of each group that the message goes to.
+    fn choose_members(&mut self, qos: Qos, targets: &mut Targets) {
+        let (sessions, links) = (&self.sessions, &self.links);
+        for index in 0..targets.groups.len() {
+            let chosen = self.router.choose(targets.groups[index], |member| {
+                let session = sessions.get(member.place)?;
+                let link = session.link.and_then(|link| links.get(link));
+                Some(Readiness::of(session, link, member.granted(qos)))
+            });
+            if let Some(member) = chosen {
+                targets.add(&member, qos);
+            }
         }
     }
 

@@ -1,13 +1,15 @@
-//! Which sessions a Topic Name goes to: a tree of Topic Filters, level by level.
+//! Which sessions, and which groups of Shared Subscriptions, a Topic Name goes to: a tree of Topic Filters, level by level.
 //!
 //! Nodes stand in one table, and one hash table finds a node's child by the pair (parent, level): a node costs its level's
 //! text and a few words, and a topic is matched in as many look-ups as it has levels, however many subscriptions there are.
 
+use super::share::{GroupNo, Groups, Readiness};
 use crate::limits::SUBSCRIPTION_BYTES;
 use crate::record::SubscriptionRecord;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use larder_packet::topic;
+use larder_packet::Qos;
+use larder_packet::topic::{self, Shared};
 use std::hash::BuildHasher;
 
 const ROOT: u32 = 0;
@@ -22,17 +24,53 @@ pub(super) struct Subscriber {
     pub(super) options: SubscriptionRecord,
 }
 
+impl Subscriber {
+    /// The QoS with which it gets a message of this one.
+    pub(super) fn granted(&self, qos: Qos) -> Qos {
+        Qos::from_u8(self.options.qos).unwrap_or_default().min(qos)
+    }
+}
+
+/// What a Topic Name goes to.
+pub(super) enum Match<'a> {
+    Subscriber(&'a Subscriber),
+    /// One member of this group.
+    Group(GroupNo),
+}
+
 struct Node {
     parent: u32,
     level: Box<str>,
     children: u32,
     subscribers: Vec<Subscriber>,
+    /// Those who share the messages of this filter.
+    groups: Vec<GroupNo>,
+}
+
+impl Node {
+    fn new(parent: u32, level: &str) -> Node {
+        Node {
+            parent,
+            level: level.into(),
+            children: 0,
+            subscribers: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    fn each(&self, each: &mut impl FnMut(Match)) {
+        self.subscribers
+            .iter()
+            .for_each(|subscriber| each(Match::Subscriber(subscriber)));
+        self.groups.iter().for_each(|no| each(Match::Group(*no)));
+    }
 }
 
 /// The tree of subscriptions.
 pub(super) struct Router {
     nodes: Vec<Node>,
     free: Vec<u32>,
+    groups: Groups,
     children: HashTable<u32>,
     hasher: FixedState,
     subscriptions: usize,
@@ -41,15 +79,10 @@ pub(super) struct Router {
 
 impl Router {
     pub(super) fn new(seed: u64) -> Router {
-        let root = Node {
-            parent: ROOT,
-            level: "".into(),
-            children: 0,
-            subscribers: Vec::new(),
-        };
         Router {
-            nodes: vec![root],
+            nodes: vec![Node::new(ROOT, "")],
             free: Vec::new(),
+            groups: Groups::default(),
             children: HashTable::new(),
             hasher: FixedState::with_seed(seed),
             subscriptions: 0,
@@ -67,6 +100,16 @@ impl Router {
         self.bytes
     }
 
+    /// Whether a subscription with this filter would begin one group more than there may be.
+    pub(super) fn has_no_group_for(&self, filter: &str, groups_max: usize) -> bool {
+        self.groups.len() >= groups_max
+            && topic::shared(filter).is_some_and(|shared| {
+                self.node(shared.filter)
+                    .and_then(|node| self.group(node, shared.group))
+                    .is_none()
+            })
+    }
+
     /// Adds a subscription, or replaces the session's with the same filter. Gives back what that was.
     pub(super) fn subscribe(
         &mut self,
@@ -74,13 +117,24 @@ impl Router {
         place: u32,
         options: SubscriptionRecord,
     ) -> Option<SubscriptionRecord> {
+        let (share, plain) = share_of(filter);
         let mut node = ROOT;
-        for level in topic::levels(filter) {
+        for level in topic::levels(plain) {
             node = self
                 .child(node, level)
                 .unwrap_or_else(|| self.add_child(node, level));
         }
-        let subscribers = &mut self.nodes[node as usize].subscribers;
+        let subscribers = match share {
+            None => &mut self.nodes[node as usize].subscribers,
+            Some(name) => {
+                let no = self.group(node, name).unwrap_or_else(|| {
+                    let no = self.groups.add(name);
+                    self.nodes[node as usize].groups.push(no);
+                    no
+                });
+                self.groups.members_mut(no)
+            }
+        };
         if let Some(subscriber) = subscribers
             .iter_mut()
             .find(|subscriber| subscriber.place == place)
@@ -95,14 +149,16 @@ impl Router {
 
     /// Removes a subscription; `false` if there was none.
     pub(super) fn unsubscribe(&mut self, filter: &str, place: u32) -> bool {
-        let mut node = ROOT;
-        for level in topic::levels(filter) {
-            let Some(child) = self.child(node, level) else {
-                return false;
-            };
-            node = child;
-        }
-        let subscribers = &mut self.nodes[node as usize].subscribers;
+        let (share, plain) = share_of(filter);
+        let Some(node) = self.node(plain) else {
+            return false;
+        };
+        let group = share.map(|name| self.group(node, name));
+        let subscribers = match group {
+            None => &mut self.nodes[node as usize].subscribers,
+            Some(None) => return false,
+            Some(Some(no)) => self.groups.members_mut(no),
+        };
         let Some(index) = subscribers
             .iter()
             .position(|subscriber| subscriber.place == place)
@@ -110,14 +166,29 @@ impl Router {
             return false;
         };
         subscribers.remove(index);
+        if let Some(no) = group.flatten().filter(|_| subscribers.is_empty()) {
+            self.groups.remove(no);
+            self.nodes[node as usize]
+                .groups
+                .retain(|other| *other != no);
+        }
         self.subscriptions -= 1;
         self.bytes -= subscription_bytes(filter);
         self.prune(node);
         true
     }
 
-    /// Calls `each` for every subscription that matches; a session may come several times.
-    pub(super) fn matches(&self, name: &str, each: &mut impl FnMut(&Subscriber)) {
+    /// The member of a group that gets the next message; `readiness` says how well each could take it.
+    pub(super) fn choose(
+        &mut self,
+        no: GroupNo,
+        readiness: impl Fn(&Subscriber) -> Option<Readiness>,
+    ) -> Option<Subscriber> {
+        self.groups.choose(no, readiness)
+    }
+
+    /// Calls `each` for every subscription and every group that matches; a session may come several times.
+    pub(super) fn matches(&self, name: &str, each: &mut impl FnMut(Match)) {
         // A filter that begins with a wildcard does not match a name that begins with $ [MQTT-4.7.2-1].
         self.descend(ROOT, Some(name), !name.starts_with('$'), each);
     }
@@ -128,23 +199,17 @@ impl Router {
         node: u32,
         rest: Option<&str>,
         wildcards: bool,
-        each: &mut impl FnMut(&Subscriber),
+        each: &mut impl FnMut(Match),
     ) {
         let has_children = self.nodes[node as usize].children > 0;
         if let Some(all) = (wildcards && has_children)
             .then(|| self.child(node, "#"))
             .flatten()
         {
-            self.nodes[all as usize]
-                .subscribers
-                .iter()
-                .for_each(&mut *each);
+            self.nodes[all as usize].each(each);
         }
         let Some(rest) = rest else {
-            self.nodes[node as usize]
-                .subscribers
-                .iter()
-                .for_each(&mut *each);
+            self.nodes[node as usize].each(each);
             return;
         };
         if !has_children {
@@ -162,6 +227,17 @@ impl Router {
         }
     }
 
+    /// The node of a filter.
+    fn node(&self, filter: &str) -> Option<u32> {
+        topic::levels(filter).try_fold(ROOT, |node, level| self.child(node, level))
+    }
+
+    /// The group of this ShareName at a node.
+    fn group(&self, node: u32, name: &str) -> Option<GroupNo> {
+        let mut groups = self.nodes[node as usize].groups.iter().copied();
+        groups.find(|no| self.groups.name(*no) == name)
+    }
+
     fn hash(&self, parent: u32, level: &str) -> u64 {
         self.hasher.hash_one((parent, level))
     }
@@ -176,12 +252,7 @@ impl Router {
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let node = Node {
-            parent,
-            level: level.into(),
-            children: 0,
-            subscribers: Vec::new(),
-        };
+        let node = Node::new(parent, level);
         let index = if let Some(index) = self.free.pop() {
             self.nodes[index as usize] = node;
             index
@@ -203,7 +274,7 @@ impl Router {
     fn prune(&mut self, mut index: u32) {
         while index != ROOT {
             let node = &self.nodes[index as usize];
-            if node.children > 0 || !node.subscribers.is_empty() {
+            if node.children > 0 || !node.subscribers.is_empty() || !node.groups.is_empty() {
                 return;
             }
             let parent = node.parent;
@@ -211,12 +282,7 @@ impl Router {
             if let Ok(entry) = self.children.find_entry(hash, |child| *child == index) {
                 entry.remove();
             }
-            self.nodes[index as usize] = Node {
-                parent: ROOT,
-                level: "".into(),
-                children: 0,
-                subscribers: Vec::new(),
-            };
+            self.nodes[index as usize] = Node::new(ROOT, "");
             self.nodes[parent as usize].children -= 1;
             self.free.push(index);
             index = parent;
@@ -224,7 +290,16 @@ impl Router {
     }
 }
 
-/// What a subscription with this filter takes in memory: its text in the session's list and as levels in the tree.
+/// The ShareName of a filter, if it is that of a Shared Subscription, and the filter proper.
+fn share_of(filter: &str) -> (Option<&str>, &str) {
+    match topic::shared(filter) {
+        Some(Shared { group, filter }) => (Some(group), filter),
+        None => (None, filter),
+    }
+}
+
+/// What a subscription with this filter takes in memory: its text in the session's list and as levels in the tree. The first
+/// two levels of a Shared Subscription are not in the tree: they pay for its group.
 pub(super) fn subscription_bytes(filter: &str) -> usize {
     SUBSCRIPTION_BYTES + 2 * filter.len() + NODE_BYTES * topic::levels(filter).count()
 }
@@ -253,8 +328,10 @@ mod tests {
         let router = router(&filters);
         for name in names {
             let mut got = Vec::new();
-            router.matches(name, &mut |subscriber| {
-                got.push(filters[subscriber.place as usize])
+            router.matches(name, &mut |found| {
+                if let Match::Subscriber(subscriber) = found {
+                    got.push(filters[subscriber.place as usize]);
+                }
             });
             let mut expected: Vec<_> = filters
                 .iter()
@@ -269,14 +346,50 @@ mod tests {
 
     #[test]
     fn what_is_unsubscribed_leaves_nothing_behind() {
-        let filters = ["a/b/c", "a/b", "a/#", "+/+"];
+        let filters = [
+            "a/b/c",
+            "a/b",
+            "a/#",
+            "+/+",
+            "$share/g/a/b",
+            "$share/h/a/b",
+            "$share/g/a/+",
+        ];
         let mut router = router(&filters);
         for (place, filter) in (0..).zip(filters) {
             assert!(router.unsubscribe(filter, place));
             assert!(!router.unsubscribe(filter, place));
         }
-        assert_eq!(router.len(), 0);
+        assert_eq!((router.len(), router.bytes()), (0, 0));
+        assert_eq!(router.groups.len(), 0);
         assert_eq!(router.children.len(), 0);
         assert_eq!(router.free.len() + 1, router.nodes.len());
+    }
+
+    #[test]
+    fn a_group_is_a_share_name_with_a_filter() {
+        let filters = [
+            "$share/g/a/#",
+            "$share/g/a/#",
+            "$share/h/a/#",
+            "$share/g/a/+",
+            "a/#",
+        ];
+        let mut router = router(&filters);
+        assert_eq!(router.groups.len(), 3);
+        let (mut subscribers, mut groups) = (0, Vec::new());
+        router.matches("a/b", &mut |found| match found {
+            Match::Subscriber(_) => subscribers += 1,
+            Match::Group(no) => groups.push(no),
+        });
+        let mut sizes: Vec<usize> = groups
+            .into_iter()
+            .map(|no| router.groups.members_mut(no).len())
+            .collect();
+        sizes.sort_unstable();
+        assert_eq!((subscribers, sizes), (1, vec![1, 1, 2]));
+        assert!(!router.has_no_group_for("$share/g/a/#", 3));
+        assert!(router.has_no_group_for("$share/i/a/#", 3));
+        assert!(!router.has_no_group_for("b", 3));
     }
 }

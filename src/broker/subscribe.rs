@@ -4,7 +4,7 @@ use super::Broker;
 use super::journal::RestsOn;
 use super::receive::Flow;
 use super::router::subscription_bytes;
-use crate::limits::{FILTER_LEVELS, SUBSCRIBE_FILTERS, TOPIC_BYTES};
+use crate::limits::{FILTER_LEVELS, SHARE_GROUPS, SUBSCRIBE_FILTERS, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::record::{Change, SubscriptionRecord};
 use crate::time::Now;
@@ -118,8 +118,9 @@ impl Broker {
         identifier: Option<u32>,
         now: Now,
     ) -> Result<Qos, ReasonCode> {
-        if filter.starts_with("$share/") {
-            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        // The codec has closed a 5.0 link for what looks like a Shared Subscription and is none [MQTT-4.8.2-1]; 3.1.1 knows none.
+        if filter.starts_with("$share/") && topic::shared(filter).is_none() {
+            return Err(ReasonCode::TopicFilterInvalid);
         }
         if filter.len() > TOPIC_BYTES || topic::levels(filter).count() > FILTER_LEVELS {
             return Err(ReasonCode::TopicFilterInvalid);
@@ -149,7 +150,8 @@ impl Broker {
         };
         let is_full = session.filters.len() >= self.limits.subscriptions_per_session as usize
             || self.router.bytes() + subscription_bytes(filter)
-                > self.limits.subscription_pool_bytes;
+                > self.limits.subscription_pool_bytes
+            || self.router.has_no_group_for(filter, SHARE_GROUPS);
         if is_full && !session.filters.iter().any(|known| &**known == filter) {
             return Err(ReasonCode::QuotaExceeded);
         }

@@ -80,9 +80,12 @@ impl Window {
 
     /// How many may be sent on this link before an acknowledgement comes.
     pub(super) fn free(&self, receive_maximum: u16) -> u16 {
-        receive_maximum
-            .min(self.capacity)
-            .saturating_sub(self.outstanding)
+        self.takes(receive_maximum).saturating_sub(self.outstanding)
+    }
+
+    /// How many may be unacknowledged on this link.
+    pub(super) fn takes(&self, receive_maximum: u16) -> u16 {
+        receive_maximum.min(self.capacity)
     }
 
     /// Puts a message in flight that was just sent; numbers come in rising order.
