@@ -45,8 +45,8 @@ pub(crate) enum Turn {
     Send(Vec<u8>),
     /// The same, each byte by itself.
     SendSlowly(Vec<u8>),
-    /// The next packet must be this one; the version is for telling it in words.
-    Receive(Pattern, Version),
+    /// The next packet must be this one.
+    Receive(Expected),
     /// Some packet must come, whichever it is.
     Hears,
     /// A PINGREQ must be answered before anything else comes.
@@ -55,6 +55,16 @@ pub(crate) enum Turn {
     Closed,
     /// Closes the connection without a DISCONNECT.
     Drops,
+}
+
+/// A packet that a client must hear.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    pub(crate) pattern: Pattern,
+    /// The client's, for telling the packet in words.
+    pub(crate) version: Version,
+    /// It is written in words, without a Reason String: then there may be one, whichever it is.
+    pub(crate) any_reason_string: bool,
 }
 
 /// The names of `names.txt`, each for some words.
@@ -267,7 +277,12 @@ fn action(
     let turn = match (verb, rest.is_empty()) {
         (">", false) => Turn::Send(sent(&packet(rest, version)?)?),
         (">>", false) => Turn::SendSlowly(sent(&packet(rest, version)?)?),
-        ("<", false) => Turn::Receive(packet(rest, version)?, *version),
+        ("<", false) => Turn::Receive(Expected {
+            pattern: packet(rest, version)?,
+            version: *version,
+            any_reason_string: is_in_words(rest)
+                && !rest.iter().any(|word| word.starts_with("reason_string=")),
+        }),
         ("hears", true) => Turn::Hears,
         ("silent", true) => Turn::Silent,
         ("closed", true) => Turn::Closed,
@@ -282,10 +297,7 @@ fn action(
 }
 
 fn packet(words: &[String], version: &mut Version) -> Result<Pattern, String> {
-    let first = words.first().map_or("", String::as_str);
-    if first.contains(|letter: char| letter.is_ascii_alphabetic() && !letter.is_ascii_hexdigit())
-        && !first.starts_with('"')
-    {
+    if is_in_words(words) {
         return shorthand::encode(words, version);
     }
     let mut bytes = Pattern::default();
@@ -293,6 +305,13 @@ fn packet(words: &[String], version: &mut Version) -> Result<Pattern, String> {
         bytes.append(&pattern::value(word)?);
     }
     Ok(bytes)
+}
+
+/// Whether a packet is written as a name and words, and not in bytes.
+fn is_in_words(words: &[String]) -> bool {
+    let first = words.first().map_or("", String::as_str);
+    first.contains(|letter: char| letter.is_ascii_alphabetic() && !letter.is_ascii_hexdigit())
+        && !first.starts_with('"')
 }
 
 fn sent(pattern: &Pattern) -> Result<Vec<u8>, String> {
@@ -340,7 +359,7 @@ mod tests {
             },
             Step {
                 line: 7,
-                action: Action::Client(_, Turn::Receive(pattern, _)),
+                action: Action::Client(_, Turn::Receive(expected)),
             },
             _,
             Step {
@@ -352,7 +371,9 @@ mod tests {
             panic!("{steps:?}")
         };
         assert_eq!((client.as_str(), &bytes[..]), ("A", &b"\x10\x02#\0"[..]));
-        assert!(pattern.matches(b"\x20\x06\0\0\x03\x21\0\x40"));
+        assert!(
+            expected.any_reason_string && expected.pattern.matches(b"\x20\x06\0\0\x03\x21\0\x40")
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Playing a conversation against a broker.
 
 use crate::broker::Broker;
-use crate::format::{Action, Conversation, Turn};
+use crate::format::{Action, Conversation, Expected, Turn};
 use crate::pattern::{Pattern, hex};
 use crate::shorthand::Version;
 use crate::words;
@@ -154,7 +154,7 @@ impl Link {
         match turn {
             Turn::Send(bytes) => self.send(bytes),
             Turn::SendSlowly(bytes) => bytes.chunks(1).for_each(|byte| self.send(byte)),
-            Turn::Receive(expected, version) => return self.receive(expected, *version, rules),
+            Turn::Receive(expected) => return self.receive(expected, rules),
             Turn::Hears => {
                 let heard = self.packet(rules.patience);
                 return heard.map(drop).map_err(|got| {
@@ -163,9 +163,14 @@ impl Link {
             }
             Turn::Silent => {
                 self.send(&[0xC0, 0]);
-                let mut pingresp = Pattern::default();
-                pingresp.bytes(&[0xD0, 0]);
-                return self.receive(&pingresp, Version::V5, rules);
+                let mut pattern = Pattern::default();
+                pattern.bytes(&[0xD0, 0]);
+                let pingresp = Expected {
+                    pattern,
+                    version: Version::V5,
+                    any_reason_string: false,
+                };
+                return self.receive(&pingresp, rules);
             }
             Turn::Closed => match self.packet(rules.patience) {
                 Err(NoPacket::Closed(bytes)) if bytes.is_empty() => {}
@@ -192,15 +197,23 @@ impl Link {
         let _ = self.stream.write_all(bytes);
     }
 
-    fn receive(
-        &mut self,
-        expected: &Pattern,
-        version: Version,
-        rules: Rules,
-    ) -> Result<(), String> {
+    fn receive(&mut self, expected: &Expected, rules: Rules) -> Result<(), String> {
+        let Expected {
+            pattern: expected,
+            version,
+            any_reason_string,
+        } = expected;
+        let version = *version;
         let wanted = both(&expected.hex(), &expected.filled(b'?'), version);
         let got = match self.packet(rules.patience) {
             Ok(bytes) if expected.matches(&bytes) => return Ok(()),
+            Ok(bytes)
+                if *any_reason_string
+                    && words::without_reason_string(&bytes, version)
+                        .is_some_and(|bytes| expected.matches(&bytes)) =>
+            {
+                return Ok(());
+            }
             Ok(bytes) if rules.peer && is_alike(&expected.filled(0), &bytes, version) => {
                 return Ok(());
             }

@@ -1,5 +1,6 @@
 //! Packets in words, from bytes, for telling what was expected and what came: the shorthand's own words.
 
+use crate::pattern::Pattern;
 use crate::property::{self, Kind};
 use crate::shorthand::Version;
 use std::fmt::Write as _;
@@ -28,6 +29,53 @@ pub(crate) fn packet_length(bytes: &[u8]) -> Option<usize> {
     let length = reader.varint()?;
     Some(bytes.len() - reader.rest.len() + length)
 }
+
+/// The packet without its Reason String, in the shortest form; `None` if it has none.
+pub(crate) fn without_reason_string(bytes: &[u8], version: Version) -> Option<Vec<u8>> {
+    let mut reader = Reader {
+        rest: bytes,
+        version,
+    };
+    let first_byte = reader.byte()?;
+    reader.varint()?;
+    // What stands before the properties, and whether these may be left out.
+    let (before, is_optional) = match (version, first_byte >> 4) {
+        (Version::V5, 2 | 9 | 11) => (2, false),
+        (Version::V5, 4..=7) => (3, true),
+        (Version::V5, 14 | 15) => (1, true),
+        _ => return None,
+    };
+    let mut body = reader.take(before)?.to_vec();
+    let length = reader.varint()?;
+    let mut properties = Reader {
+        rest: reader.take(length)?,
+        version,
+    };
+    let mut kept = Vec::new();
+    while !properties.rest.is_empty() {
+        let property = properties.property()?;
+        if property[0] != REASON_STRING {
+            kept.extend_from_slice(property);
+        }
+    }
+    if kept.len() == length {
+        return None;
+    }
+    let mut packet = Pattern::default();
+    if !(kept.is_empty() && is_optional) {
+        let mut length = Pattern::default();
+        length.varint(kept.len());
+        body.extend(length.filled(0));
+    }
+    body.extend(kept);
+    body.extend(reader.rest);
+    packet.push(first_byte);
+    packet.varint(body.len());
+    packet.bytes(&body);
+    Some(packet.filled(0))
+}
+
+const REASON_STRING: u8 = 0x1F;
 
 /// The Client Identifier, if this is a CONNECT that has one.
 pub(crate) fn client_identifier(bytes: &[u8]) -> Option<&[u8]> {
@@ -270,6 +318,21 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// A property with its identifier.
+    fn property(&mut self) -> Option<&'a [u8]> {
+        let all = self.rest;
+        let property = property::by_number(self.byte()?)?;
+        match property.kind {
+            Kind::Byte => drop(self.byte()?),
+            Kind::TwoBytes => drop(self.two()?),
+            Kind::FourBytes => drop(self.take(4)?),
+            Kind::Varint => drop(self.varint()?),
+            Kind::Counted => drop(self.counted()?),
+            Kind::Pair => drop((self.counted()?, self.counted()?)),
+        }
+        Some(&all[..all.len() - self.rest.len()])
+    }
+
     fn id(&mut self, out: &mut String) -> Option<()> {
         let _ = write!(out, " id={}", self.two()?);
         Some(())
@@ -359,6 +422,48 @@ mod tests {
                 .exact()
                 .unwrap();
             assert_eq!(tell(&bytes, Version::V5), text);
+        }
+    }
+
+    #[test]
+    fn a_reason_string_is_left_out_and_nothing_else() {
+        for (with, without) in [
+            (
+                r#"CONNACK 0x87 reason_string="x" receive_maximum=1"#,
+                Some("CONNACK 0x87 receive_maximum=1"),
+            ),
+            (r#"CONNACK 0x87 reason_string="x""#, Some("CONNACK 0x87")),
+            (
+                r#"PUBACK id=1 0x87 reason_string="x""#,
+                Some("PUBACK id=1 0x87"),
+            ),
+            (
+                r#"PUBREC id=1 0x87 reason_string="x" user_property="a":"b""#,
+                Some(r#"PUBREC id=1 0x87 user_property="a":"b""#),
+            ),
+            (
+                r#"SUBACK id=1 reason_string="x" 0x01 0x87"#,
+                Some("SUBACK id=1 0x01 0x87"),
+            ),
+            (
+                r#"DISCONNECT 0x82 reason_string="x""#,
+                Some("DISCONNECT 0x82"),
+            ),
+            ("DISCONNECT 0x82", None),
+            ("CONNACK receive_maximum=1", None),
+            (r#"PUBLISH topic="a" content_type="x""#, None),
+        ] {
+            let encode = |text: &str| {
+                shorthand::encode(&format::words(text).unwrap(), &mut { Version::V5 })
+                    .unwrap()
+                    .exact()
+                    .unwrap()
+            };
+            assert_eq!(
+                without_reason_string(&encode(with), Version::V5),
+                without.map(encode),
+                "{with}"
+            );
         }
     }
 
