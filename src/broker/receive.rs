@@ -231,7 +231,7 @@ impl Broker {
         else {
             return Flow::HangUp;
         };
-        // A session that was to end with its link cannot be kept after all [MQTT-3.14.2-2].
+        // A session that was to end with its link cannot be kept after all [MQTT 3.14.2.2.2].
         if session.expiry_interval == 0 && asked > 0 {
             return Flow::Close(ReasonCode::ProtocolError);
         }

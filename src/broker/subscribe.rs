@@ -27,7 +27,7 @@ impl Broker {
             .iter()
             .map(|(filter, _)| filter.len())
             .sum();
-        if let Some(flow) = self.changes_do_not_fit(place, bytes, subscribe.filters.len()) {
+        if let Some(flow) = self.changes_do_not_fit(id, place, bytes, subscribe.filters.len()) {
             return flow;
         }
         let identifier = subscribe.properties.subscription_identifier();
@@ -58,7 +58,7 @@ impl Broker {
             return Flow::HangUp;
         };
         let bytes = unsubscribe.filters.iter().map(str::len).sum();
-        if let Some(flow) = self.changes_do_not_fit(place, bytes, unsubscribe.filters.len()) {
+        if let Some(flow) = self.changes_do_not_fit(id, place, bytes, unsubscribe.filters.len()) {
             return flow;
         }
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
@@ -79,9 +79,20 @@ impl Broker {
     }
 
     /// What becomes of a packet with so many filters, if it cannot be taken now.
-    fn changes_do_not_fit(&self, place: u32, bytes: usize, filters: usize) -> Option<Flow> {
+    fn changes_do_not_fit(
+        &self,
+        id: LinkId,
+        place: u32,
+        bytes: usize,
+        filters: usize,
+    ) -> Option<Flow> {
         if filters > SUBSCRIBE_FILTERS {
             return Some(Flow::Close(ReasonCode::QuotaExceeded));
+        }
+        // [MQTT-3.1.2-24]: done and not acknowledged would be worse than not done.
+        let packet_max = self.links.get(id).map_or(u32::MAX, |link| link.packet_max);
+        if acknowledgement_len(filters) > packet_max as usize {
+            return Some(Flow::Close(ReasonCode::PacketTooLarge));
         }
         let fits = !self.is_stored(place) || self.journal.has_room_for_changes(bytes, filters);
         (!fits).then_some(Flow::Park { refuse: false })
@@ -195,4 +206,12 @@ impl Broker {
         }
         true
     }
+}
+
+/// Bytes of the SUBACK or UNSUBACK of 5.0 for so many filters: Packet Identifier, Property Length, and the Reason Codes
+/// after a fixed header.
+fn acknowledgement_len(filters: usize) -> usize {
+    let body = 2 + 1 + filters;
+    let length_len = if body < 128 { 1 } else { 2 };
+    1 + length_len + body
 }
