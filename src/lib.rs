@@ -154,6 +154,28 @@
 //!   some work.
 //! - `unsafe`, but in the crates that Larder uses.
 //!
+//! # Where it departs from the standard
+//!
+//! `docs/conformance.md` names, for each numbered statement of both standards, the file that obeys it and a conversation
+//! that shows it. Not followed to the letter:
+//!
+//! - 3.1.1 [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-4.5.0-1], 5.0 [MQTT-4.5.0-1]: flash and memory end. A stored session loses
+//!   its oldest unsent messages above `store.session_disk_max`, a volatile one what does not fit into memory while its
+//!   client reads too slowly; both are counted. A session of 3.1.1 ends when its client was away for
+//!   `limits.session_expiry_max`, which 3.1.1 has no word for.
+//! - 3.1.1 [MQTT-3.1.2-24], 5.0 [MQTT-3.1.2-22]: Keep Alive stands still while a link is parked. What is not read for want
+//!   of room is not the client's silence.
+//! - 3.1.1 [MQTT-3.8.4-1] [MQTT-3.10.4-4], 5.0 [MQTT-3.8.4-1] [MQTT-3.10.4-4]: a SUBSCRIBE or UNSUBSCRIBE with more than
+//!   [`SUBSCRIBE_FILTERS`](limits::SUBSCRIBE_FILTERS) filters, or whose acknowledgement its client could not take, closes
+//!   the link before anything is changed. (The latter must not be sent, 3.1.2-24.)
+//! - 5.0 [MQTT-3.3.2-12]: the aliases of all links share a pool. When it is nearly full, clients are told none; if it
+//!   becomes full all the same, who sets one more is disconnected (0x97).
+//! - 3.1.1 [MQTT-7.0.0-1]: a bridge is a client that begins anew with each connection. What was not acknowledged it sends
+//!   again as a new message, without DUP and under another Packet Identifier, because its client library keeps none.
+//!
+//! What the standard does not number: who sends more than the Receive Maximum is not disconnected (5.0, 3.3.4) but not
+//! read until it might have sent.
+//!
 //! # Not in this version
 //!
 //! QoS 2 (granted as 1), retained messages, wills, enhanced authentication, user names and passwords, TLS, WebSocket. A

@@ -8,6 +8,7 @@
 )]
 
 mod broker;
+mod conformance;
 mod format;
 mod pattern;
 mod play;
