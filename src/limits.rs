@@ -91,6 +91,10 @@ pub struct Limits {
     pub keep_alive_max: Option<u16>,
     /// Subscriptions of one session.
     pub subscriptions_per_session: u32,
+    /// Messages that a client may publish in a second; `None`: as many as it wishes.
+    pub publish_rate: Option<u32>,
+    /// Bytes of PUBLISH packets that a client may send in a second; `None`: as many as it wishes.
+    pub publish_bytes_rate: Option<u64>,
     /// Bytes of subscriptions of all sessions together.
     pub subscription_pool_bytes: usize,
     /// Bytes of Topic Aliases of all links together.
@@ -138,6 +142,8 @@ impl Default for Limits {
             session_expiry_max: 30 * 24 * 3600,
             keep_alive_max: None,
             subscriptions_per_session: 1000,
+            publish_rate: None,
+            publish_bytes_rate: None,
             subscription_pool_bytes: 4 << 20,
             alias_pool_bytes: 768 << 10,
             batch_bytes: 1 << 20,

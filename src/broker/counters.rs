@@ -13,6 +13,8 @@ pub struct Counters {
     pub acknowledged: u64,
     /// PUBLISH packets refused, with a Reason Code or by closing the link (lasting fullness, not authorised).
     pub refused: u64,
+    /// PUBLISH packets that had to wait because their client published faster than it may.
+    pub publish_held: u64,
     /// Bytes received.
     pub bytes_received: u64,
     /// Bytes sent.

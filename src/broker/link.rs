@@ -2,6 +2,7 @@
 
 use super::alias::Aliases;
 use super::outbox::{Acks, Outbox};
+use super::rate::Rate;
 use crate::limits::{CONNECT_WAIT, PACKET_WAIT, STUCK_WAIT};
 use crate::net::{LinkId, Origin};
 use crate::time::Mono;
@@ -60,6 +61,7 @@ pub(super) struct Link {
     /// Bytes may be waiting in the socket that were left unread.
     pub(super) unread: bool,
     pub(super) aliases: Aliases,
+    pub(super) rate: Rate,
     /// The client's Receive Maximum.
     pub(super) receive_maximum: u16,
     /// The client's Maximum Packet Size.
@@ -92,6 +94,7 @@ impl Link {
             retried: None,
             unread: false,
             aliases: Aliases::default(),
+            rate: Rate::default(),
             receive_maximum: u16::MAX,
             packet_max: u32::MAX,
             is_waiting: false,

@@ -18,6 +18,7 @@ mod link;
 mod outbox;
 mod publish;
 mod queue;
+mod rate;
 mod receive;
 mod recover;
 mod router;
@@ -187,6 +188,9 @@ impl Broker {
         if let Some(parked) = link.parked.filter(|parked| parked.refuse) {
             self.timers
                 .clear(parked.since.after(self.limits.park_max), Timer::Parked(id));
+        }
+        if let Some(at) = link.rate.timer {
+            self.timers.clear(at, Timer::Rate(id));
         }
         self.buffers.give(std::mem::take(&mut link.inbox));
         link.outbox.discard(&mut self.buffers);

@@ -139,7 +139,7 @@ impl Broker {
                     link.heard = now.mono;
                     link.partial_since = None;
                     let flow = match packet(version, whole) {
-                        Ok(packet) => self.packet(id, &packet, now),
+                        Ok(packet) => self.packet(id, &packet, len, now),
                         Err(malformed) => self.malformed(id, &malformed, whole),
                     };
                     if flow == Flow::Taken {
@@ -169,8 +169,8 @@ impl Broker {
         }
     }
 
-    /// One handler per packet, found by its name.
-    fn packet(&mut self, id: LinkId, packet: &Packet, now: Now) -> Flow {
+    /// One handler per packet, found by its name; the packet has `len` bytes.
+    fn packet(&mut self, id: LinkId, packet: &Packet, len: usize, now: Now) -> Flow {
         let Some(link) = self.links.get(id) else {
             return Flow::HangUp;
         };
@@ -182,10 +182,19 @@ impl Broker {
             };
         }
         match packet {
-            Packet::Publish(publish) => match publish.properties.topic_alias() {
-                Some(alias) => self.handle_aliased_publish(id, publish, alias, now),
-                None => self.handle_publish(id, publish, now),
-            },
+            Packet::Publish(publish) => {
+                if let Some(flow) = self.comes_too_early(id, len, now) {
+                    return flow;
+                }
+                let flow = match publish.properties.topic_alias() {
+                    Some(alias) => self.handle_aliased_publish(id, publish, alias, now),
+                    None => self.handle_publish(id, publish, now),
+                };
+                if flow == Flow::Taken {
+                    self.count_against_rate(id, len, now);
+                }
+                flow
+            }
             Packet::PubAck(ack) => self.handle_puback(id, ack, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, unsubscribe, now),

@@ -17,7 +17,7 @@ impl Broker {
         let (counters, gauges) = (self.counters, self.gauges());
         let drops = counters.drops;
         let dropped = drops.sum();
-        let topics: [(&str, u64); 24] = [
+        let topics: [(&str, u64); 25] = [
             ("$SYS/broker/uptime", now.mono.since(self.started).as_secs()),
             ("$SYS/broker/clients/connected", gauges.sessions_connected),
             (
@@ -38,6 +38,7 @@ impl Broker {
             ("$SYS/broker/bytes/sent", counters.bytes_sent),
             ("$SYS/larder/acknowledged", counters.acknowledged),
             ("$SYS/larder/refused", counters.refused),
+            ("$SYS/larder/held", counters.publish_held),
             ("$SYS/larder/dropped/queue-full", drops.queue_full),
             ("$SYS/larder/dropped/overflow", drops.overflow),
             ("$SYS/larder/dropped/expired", drops.expired),

@@ -41,6 +41,7 @@ impl Broker {
             match timer {
                 Timer::Link(id) => self.link_is_due(id, now),
                 Timer::Parked(id) => self.park_is_over(id, now),
+                Timer::Rate(id) => self.rate_allows(id, now),
                 Timer::Away(place) => self.session_is_away(place, now),
                 Timer::Read(place) => self.note_dirty(place),
             }

@@ -11,6 +11,8 @@ pub(super) enum Timer {
     Link(LinkId),
     /// When a packet has been parked for too long.
     Parked(LinkId),
+    /// When a link that published faster than it may is read again.
+    Rate(LinkId),
     /// When a session has been away so long that it is noted on disk, or that it ends.
     Away(u32),
     /// When a page that could not be read is asked for again.

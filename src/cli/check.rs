@@ -67,6 +67,8 @@ fn print_limits(to: &mut impl Write, config: &Config) -> io::Result<()> {
         Some(longest) => ShownDuration(longest).to_string(),
         None => "as the client wishes".to_owned(),
     };
+    let rate =
+        |limit: Option<String>| limit.map_or_else(|| "any".to_owned(), |limit| limit + " a second");
     let lines = [
         ("memory_max", ShownSize(limits.memory_max).to_string()),
         ("links", limits.links.to_string()),
@@ -85,6 +87,18 @@ fn print_limits(to: &mut impl Write, config: &Config) -> io::Result<()> {
             ShownDuration(limits.session_expiry_max).to_string(),
         ),
         ("keep_alive_max", keep_alive),
+        (
+            "publish_rate",
+            rate(limits.publish_rate.map(|messages| messages.to_string())),
+        ),
+        (
+            "publish_bytes_rate",
+            rate(
+                limits
+                    .publish_bytes_rate
+                    .map(|bytes| ShownSize(bytes).to_string()),
+            ),
+        ),
     ];
     print_table(to, "Limits", &lines)
 }

@@ -128,6 +128,8 @@ pub fn limits(config: &Config) -> Limits {
             .keep_alive_max
             .map(|longest| u16::try_from(longest.as_secs()).unwrap_or(u16::MAX)),
         subscriptions_per_session: of.subscriptions_per_session,
+        publish_rate: of.publish_rate,
+        publish_bytes_rate: of.publish_bytes_rate,
         subscription_pool_bytes: pools.subscription_bytes,
         alias_pool_bytes: pools.alias_bytes,
         batch_bytes: pools.batch_bytes,

@@ -44,6 +44,7 @@ const PACKET_MAX_MAX: u64 = 268_435_455 + 5;
 /// Below this a database has no room for its own tables and its write-ahead log.
 const DISK_MAX_MIN: u64 = 1 << 20;
 const TABLE_MAX: u32 = 1_000_000;
+const PUBLISH_RATE_MAX: u32 = 1_000_000;
 
 /// The file under check; an error names a place in it.
 pub(super) struct Checker<'a> {
@@ -204,6 +205,14 @@ impl Checker<'_> {
                     1..=TABLE_MAX,
                 )?
                 .value,
+            publish_rate: match table.publish_rate {
+                None => None,
+                some => Some(self.number(some, 0, 1..=PUBLISH_RATE_MAX)?.value),
+            },
+            publish_bytes_rate: match table.publish_bytes_rate {
+                None => None,
+                some => Some(self.size(some, 0, 1 << 10..=1 << 30)?.value),
+            },
         })
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Limits {
     pub(super) session_expiry_max: Key<Span>,
     pub(super) keep_alive_max: Key<Span>,
     pub(super) subscriptions_per_session: Key<u64>,
+    pub(super) publish_rate: Key<u64>,
+    pub(super) publish_bytes_rate: Key<Size>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -82,6 +82,10 @@ pub struct Limits {
     pub keep_alive_max: Option<Duration>,
     /// Subscriptions that one session may hold.
     pub subscriptions_per_session: u32,
+    /// Messages that one client may publish in a second; `None`: as many as it wishes.
+    pub publish_rate: Option<u32>,
+    /// Bytes of PUBLISH packets that one client may send in a second; `None`: as many as it wishes.
+    pub publish_bytes_rate: Option<u64>,
 }
 
 /// What is written, and when.

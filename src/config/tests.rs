@@ -78,6 +78,8 @@ fn a_whole_file() {
         memory_max = "24 MiB"
         links = 10
         keep_alive_max = "20 min"
+        publish_rate = 100
+        publish_bytes_rate = "64 KiB"
         [store]
         disk_max = "64 MiB"
         [[bridge]]
@@ -104,6 +106,8 @@ fn a_whole_file() {
         config.limits.keep_alive_max,
         Some(Duration::from_secs(1_200))
     );
+    assert_eq!(config.limits.publish_rate, Some(100));
+    assert_eq!(config.limits.publish_bytes_rate, Some(64 << 10));
     assert_eq!(config.sys.interval, None);
     let bridge = &config.bridges[0];
     assert_eq!(bridge.urls, ["mqtt://a.example", "mqtt://[::1]:1884"]);
@@ -173,6 +177,14 @@ fn limits_must_fit_to_each_other() {
         (
             "[limits]\nsession_expiry_max = \"1500 ms\"",
             "larder.toml:2: limits.session_expiry_max: must be whole seconds",
+        ),
+        (
+            "[limits]\npublish_rate = 0",
+            "larder.toml:2: limits.publish_rate: 0 is out of range; choose 1 to 1000000",
+        ),
+        (
+            "[limits]\npublish_bytes_rate = \"64 B\"",
+            "larder.toml:2: limits.publish_bytes_rate: 64 B is out of range; choose 1 KiB to 1 GiB",
         ),
         (
             "[limits]\nkeep_alive_max = \"19 h\"",
@@ -521,6 +533,8 @@ fn the_example_is_the_defaults() {
     assert_eq!(
         Limits {
             keep_alive_max: None,
+            publish_rate: None,
+            publish_bytes_rate: None,
             ..full.limits
         },
         defaults.limits

@@ -1,0 +1,184 @@
+//! How fast a client may publish: over its limit its link is left unread until it may publish again. Nothing is refused
+//! and nothing is lost; TCP slows the client down.
+//!
+//! Each limit is a bucket that holds what may come in one second, is full when the link opens, and fills at the rate. A
+//! PUBLISH with more bytes than the bucket holds waits until it is full, and those after it wait the longer.
+
+use super::Broker;
+use super::receive::Flow;
+use super::timers::Timer;
+use crate::limits::Limits;
+use crate::net::LinkId;
+use crate::time::{Mono, Now};
+
+const NANOS_IN_MILLI: u64 = 1_000_000;
+const SECOND_NANOS: u64 = 1_000 * NANOS_IN_MILLI;
+
+/// What is left of a limit, as the time in nanoseconds at which its bucket is full.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    full_at: u64,
+}
+
+impl Bucket {
+    /// When there is as much in it as takes `cost` nanoseconds to fill, or when it is full if it does not hold as much.
+    fn ready_at(self, cost: u64) -> u64 {
+        (self.full_at + cost.min(SECOND_NANOS)).saturating_sub(SECOND_NANOS)
+    }
+
+    fn take(&mut self, cost: u64, now: u64) {
+        self.full_at = self.full_at.max(now).saturating_add(cost);
+    }
+}
+
+/// What a client may publish at present.
+#[derive(Default)]
+pub(super) struct Rate {
+    messages: Bucket,
+    bytes: Bucket,
+    /// The timer that is set for its link.
+    pub(super) timer: Option<Mono>,
+    /// It was said that its client publishes too fast.
+    is_told: bool,
+}
+
+/// What a PUBLISH of `len` bytes takes of both limits, in nanoseconds.
+fn costs(limits: &Limits, len: usize) -> (u64, u64) {
+    let messages = limits
+        .publish_rate
+        .map_or(0, |rate| SECOND_NANOS / u64::from(rate));
+    let bytes = limits
+        .publish_bytes_rate
+        .map_or(0, |rate| len as u64 * SECOND_NANOS / rate);
+    (messages, bytes)
+}
+
+impl Rate {
+    /// When a PUBLISH may be taken.
+    fn ready_at(&self, (messages, bytes): (u64, u64)) -> Mono {
+        let nanos = self
+            .messages
+            .ready_at(messages)
+            .max(self.bytes.ready_at(bytes));
+        Mono(nanos.div_ceil(NANOS_IN_MILLI))
+    }
+
+    fn take(&mut self, (messages, bytes): (u64, u64), now: Mono) {
+        let now = now.0 * NANOS_IN_MILLI;
+        self.messages.take(messages, now);
+        self.bytes.take(bytes, now);
+    }
+}
+
+impl Broker {
+    fn is_limited(&self, id: LinkId) -> bool {
+        let has_limit =
+            self.limits.publish_rate.is_some() || self.limits.publish_bytes_rate.is_some();
+        // The private socket's clients are the program's own.
+        has_limit && self.links.get(id).is_some_and(|link| !link.origin.private)
+    }
+
+    /// What becomes of a PUBLISH of `len` bytes that comes too early.
+    pub(super) fn comes_too_early(&mut self, id: LinkId, len: usize, now: Now) -> Option<Flow> {
+        if !self.is_limited(id) {
+            return None;
+        }
+        let costs = costs(&self.limits, len);
+        let link = self.links.get_mut(id)?;
+        let at = link.rate.ready_at(costs);
+        if at <= now.mono {
+            return None;
+        }
+        if link.rate.timer != Some(at) {
+            if let Some(old) = link.rate.timer.replace(at) {
+                self.timers.clear(old, Timer::Rate(id));
+            }
+            self.timers.set(at, Timer::Rate(id));
+            self.counters.publish_held += 1;
+        }
+        if !std::mem::replace(&mut link.rate.is_told, true) {
+            log::info!(
+                "link {}: publishes faster than it may, and is read no faster; this is not said again",
+                id.index
+            );
+        }
+        Some(Flow::Park { refuse: false })
+    }
+
+    /// A PUBLISH of `len` bytes was taken, or refused.
+    pub(super) fn count_against_rate(&mut self, id: LinkId, len: usize, now: Now) {
+        if !self.is_limited(id) {
+            return;
+        }
+        let costs = costs(&self.limits, len);
+        if let Some(link) = self.links.get_mut(id) {
+            link.rate.take(costs, now.mono);
+        }
+    }
+
+    /// A link that published too fast may be read again.
+    pub(super) fn rate_allows(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.rate.timer = None;
+        if link.parked.is_some_and(|parked| !parked.refuse) {
+            self.parked.retain(|other| *other != id);
+            self.resume(id, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(messages: Option<u32>, bytes: Option<u64>) -> Limits {
+        Limits {
+            publish_rate: messages,
+            publish_bytes_rate: bytes,
+            ..Limits::default()
+        }
+    }
+
+    /// How many are taken of those that come all at once at each of these times.
+    fn taken(limits: &Limits, len: usize, times: &[u64]) -> Vec<usize> {
+        let mut rate = Rate::default();
+        let costs = costs(limits, len);
+        let burst = |at: &u64| {
+            let now = Mono(*at);
+            let mut taken = 0;
+            while taken < 1000 && rate.ready_at(costs) <= now {
+                rate.take(costs, now);
+                taken += 1;
+            }
+            taken
+        };
+        times.iter().map(burst).collect()
+    }
+
+    #[test]
+    fn a_second_of_messages_may_come_at_once_and_then_no_faster_than_the_rate() {
+        let ten = limits(Some(10), None);
+        let times = [5_000, 5_099, 5_100, 5_350, 60_000];
+        assert_eq!(taken(&ten, 1 << 20, &times), [10, 0, 1, 2, 10]);
+        assert_eq!(taken(&limits(Some(3), None), 1, &[5_000, 6_000]), [3, 3]);
+    }
+
+    #[test]
+    fn a_second_of_bytes_may_come_at_once() {
+        let limits = limits(None, Some(1000));
+        assert_eq!(taken(&limits, 250, &[5_000, 5_249, 5_250]), [4, 0, 1]);
+    }
+
+    #[test]
+    fn what_the_bucket_does_not_hold_waits_until_it_is_full_and_is_made_up_for() {
+        let limits = limits(Some(100), Some(1000));
+        assert_eq!(taken(&limits, 3000, &[5_000, 7_999, 8_000]), [1, 0, 1]);
+    }
+
+    #[test]
+    fn without_limits_all_may_come() {
+        assert_eq!(taken(&limits(None, None), 3000, &[0]), [1000]);
+    }
+}
