@@ -36,6 +36,33 @@ impl Broker {
         if touches_store && !self.journal.has_room_for_changes(CLIENT_ID_BYTES, 4) {
             return Flow::Park { refuse: false };
         }
+        let keep_alive = match self.limits.keep_alive_max {
+            // 3.1.1 cannot be told another one.
+            Some(max)
+                if connect.version == Version::V5
+                    && (connect.keep_alive == 0 || connect.keep_alive > max) =>
+            {
+                max
+            }
+            _ => connect.keep_alive,
+        };
+        let properties = self.connack_properties(
+            id,
+            connect,
+            assigned.as_deref(),
+            expiry_interval,
+            keep_alive,
+        );
+        let mut connack = ConnAck {
+            session_present: false,
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        };
+        let packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        if Packet::ConnAck(connack).encoded_len(connect.version) > packet_max as usize {
+            // [MQTT-3.1.2-24]
+            return self.refuse_connect(id, connect, ReasonCode::PacketTooLarge);
+        }
 
         if let Some(link) = self
             .sessions
@@ -50,7 +77,7 @@ impl Broker {
             self.end_session(place, now);
             found = None;
         }
-        let session_present = found.is_some();
+        connack.session_present = found.is_some();
         let place = match found {
             Some(place) => self.resume_session(place, expiry_interval, now),
             None if self.sessions.is_full() => {
@@ -68,46 +95,6 @@ impl Broker {
         });
         session.link = Some(id);
 
-        let keep_alive = match self.limits.keep_alive_max {
-            // 3.1.1 cannot be told another one.
-            Some(max)
-                if connect.version == Version::V5
-                    && (connect.keep_alive == 0 || connect.keep_alive > max) =>
-            {
-                max
-            }
-            _ => connect.keep_alive,
-        };
-        let mut properties = PropertyBuf::new();
-        if connect.version == Version::V5 {
-            let asked = connect.properties.session_expiry_interval().unwrap_or(0);
-            if expiry_interval != asked {
-                properties.push(Property::SessionExpiryInterval(expiry_interval));
-            }
-            properties.push(Property::ReceiveMaximum(self.limits.receive_maximum));
-            properties.push(Property::MaximumQos(1));
-            properties.push(Property::RetainAvailable(false));
-            properties.push(Property::MaximumPacketSize(self.limits.packet_max));
-            if let Some(link) = self.links.get_mut(id) {
-                let asked = connect.properties.topic_alias_maximum().unwrap_or(0);
-                link.aliases.to_client.allow(asked);
-                match link.aliases.from_client.announce(&self.buffers.aliases) {
-                    0 => {}
-                    maximum => properties.push(Property::TopicAliasMaximum(maximum)),
-                }
-            }
-            if let Some(assigned) = &assigned {
-                properties.push(Property::AssignedClientIdentifier(assigned));
-            }
-            if keep_alive != connect.keep_alive {
-                properties.push(Property::ServerKeepAlive(keep_alive));
-            }
-        }
-        let connack = ConnAck {
-            session_present,
-            reason: ReasonCode::Success,
-            properties: properties.as_properties(),
-        };
         let Some(link) = self.links.get_mut(id) else {
             return Flow::HangUp;
         };
@@ -119,13 +106,51 @@ impl Broker {
             Duration::from_millis(u64::from(keep_alive) * 1500)
         };
         link.receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
-        link.packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        link.packet_max = packet_max;
         link.acks
             .connack(&Packet::ConnAck(connack), connect.version, rests_on);
         self.counters.connects += 1;
         self.watch(id);
         self.note_releasable(id);
         Flow::Taken
+    }
+
+    /// What a CONNACK that accepts announces.
+    fn connack_properties(
+        &mut self,
+        id: LinkId,
+        connect: &Connect,
+        assigned: Option<&str>,
+        expiry_interval: u32,
+        keep_alive: u16,
+    ) -> PropertyBuf {
+        let mut properties = PropertyBuf::new();
+        if connect.version == Version::V311 {
+            return properties;
+        }
+        let asked = connect.properties.session_expiry_interval().unwrap_or(0);
+        if expiry_interval != asked {
+            properties.push(Property::SessionExpiryInterval(expiry_interval));
+        }
+        properties.push(Property::ReceiveMaximum(self.limits.receive_maximum));
+        properties.push(Property::MaximumQos(1));
+        properties.push(Property::RetainAvailable(false));
+        properties.push(Property::MaximumPacketSize(self.limits.packet_max));
+        if let Some(link) = self.links.get_mut(id) {
+            let asked = connect.properties.topic_alias_maximum().unwrap_or(0);
+            link.aliases.to_client.allow(asked);
+            match link.aliases.from_client.announce(&self.buffers.aliases) {
+                0 => {}
+                maximum => properties.push(Property::TopicAliasMaximum(maximum)),
+            }
+        }
+        if let Some(assigned) = assigned {
+            properties.push(Property::AssignedClientIdentifier(assigned));
+        }
+        if keep_alive != connect.keep_alive {
+            properties.push(Property::ServerKeepAlive(keep_alive));
+        }
+        properties
     }
 
     fn refuse_connect(&mut self, id: LinkId, connect: &Connect, reason: ReasonCode) -> Flow {
@@ -143,12 +168,12 @@ impl Broker {
             reason,
             properties: Properties::EMPTY,
         };
-        if let Some(link) = self.links.get_mut(id) {
-            link.outbox.control(
-                &Packet::ConnAck(refusal),
-                connect.version,
-                &mut self.buffers,
-            );
+        let refusal = Packet::ConnAck(refusal);
+        let packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        let fits = refusal.encoded_len(connect.version) <= packet_max as usize;
+        if let Some(link) = self.links.get_mut(id).filter(|_| fits) {
+            link.outbox
+                .control(&refusal, connect.version, &mut self.buffers);
         }
         Flow::HangUp
     }
