@@ -1,0 +1,144 @@
+//! The messages that a server delivers: what it may deliver, in which order, and under which Packet Identifier.
+
+use super::Oracle;
+use super::session::Sent;
+use crate::net::Conn;
+use crate::wire::{Id, Message};
+use larder_packet::{Qos, topic};
+
+impl Oracle {
+    pub(super) fn delivery(
+        &mut self,
+        at: usize,
+        conn: Conn,
+        message: Message,
+    ) -> Result<(), String> {
+        let server = &mut self.servers[at];
+        let life = server.life;
+        let Some(link) = server.links.get_mut(&conn) else {
+            return Ok(());
+        };
+        let client = link.client().unwrap_or_default();
+        // On a link that was taken over, what was in the outbox may still leave; a volatile session ended with it.
+        let Some(session) = server
+            .sessions
+            .get_mut(&client)
+            .filter(|session| session.stored || session.conn == Some(conn))
+        else {
+            return Ok(());
+        };
+        let Some(id) = Id::of(&message.payload) else {
+            return Err(format!("{client}: a payload that nobody has published"));
+        };
+        let (Some(published), Some(transmissions)) =
+            (self.published.get(&id), server.transmissions.get(&id))
+        else {
+            return Err(format!("{client}: {id} was never published here"));
+        };
+        if message.payload != id.payload(published.len) {
+            return Err(format!("{client}: {id} came with another payload"));
+        }
+        if message.qos > published.qos {
+            return Err(format!(
+                "{client}: {id} came with a higher Quality of Service"
+            ));
+        }
+        // Somebody published it while there was a subscription for it.
+        let matching = session
+            .subscriptions
+            .iter()
+            .filter(|of| topic::matches(&of.filter, &message.topic));
+        let wanted = matching.into_iter().any(|of| {
+            transmissions.iter().any(|one| {
+                let before_its_end = of.ended.is_none_or(|ended| one.from < ended);
+                let after_its_begin = one.to.is_none_or(|to| of.asked < to);
+                !one.refused && before_its_end && after_its_begin
+            })
+        });
+        if !wanted {
+            return Err(format!(
+                "{client}: {id} on {} came without a subscription that it was published under",
+                message.topic
+            ));
+        }
+        let key = (
+            id.publisher,
+            message.topic.clone(),
+            published.qos,
+            message.qos,
+        );
+        if session.seen.insert(id) {
+            let highest = session.highest.entry(key).or_insert(id);
+            // One that had expired may come after all behind the others when the server has started since: the time since
+            // it was last written down is forgotten.
+            if id.number < highest.number && !published.expires {
+                // Unless it was published again behind the other.
+                let again = transmissions.last().map(|one| one.from);
+                let first = server.transmissions[highest].first().map(|one| one.from);
+                if again < first {
+                    return Err(format!(
+                        "{client}: {id} came for the first time after {highest} of the same topic"
+                    ));
+                }
+            } else if id.number > highest.number {
+                *highest = id;
+            }
+        }
+        if message.qos == Qos::AtMostOnce {
+            return Ok(());
+        }
+        // Packet Identifiers.
+        let pid = message.pid;
+        let receive_maximum = link
+            .hello
+            .as_ref()
+            .map_or(u16::MAX, |hello| hello.receive_maximum);
+        link.in_flight.insert(pid);
+        if link.in_flight.len() > usize::from(receive_maximum) {
+            return Err(format!(
+                "{client}: more than its Receive Maximum of {receive_maximum} in flight [MQTT-3.3.4-9]"
+            ));
+        }
+        let before = session.sent.get(&pid);
+        let same = |sent: &Sent| sent.message.is_same(&message);
+        // Each start leaves out a block of numbers: after so many they come round.
+        let no_wrap = life < session.began + 6;
+        let verdict = match (message.dup, before) {
+            (true, Some(sent)) if !sent.acknowledged && !same(sent) => Err(format!(
+                "{client}: #{pid} is sent again with another content: {} was {}",
+                id, sent.id
+            )),
+            (false, Some(sent)) if !sent.acknowledged => Err(format!(
+                "{client}: #{pid} without DUP, though {} was sent under it and is not acknowledged",
+                sent.id
+            )),
+            (false, Some(sent)) if same(sent) && no_wrap => Err(format!(
+                "{client}: #{pid} ({id}) is sent again without DUP [MQTT-3.3.1-1]"
+            )),
+            (_, Some(sent)) if !same(sent) && no_wrap => Err(format!(
+                "{client}: #{pid} is used for {id} and was used for {}",
+                sent.id
+            )),
+            _ => Ok(()),
+        };
+        let next = session.ordinals.len() as u64 + 1;
+        let ordinal = *session.ordinals.entry((pid, id)).or_insert(next);
+        let sent = Sent {
+            message,
+            id,
+            acknowledged: false,
+            life,
+        };
+        session.sent.insert(pid, sent);
+        if published.expires {
+            return verdict;
+        }
+        if ordinal <= link.last_ordinal {
+            return Err(format!(
+                "{client}: #{pid} ({id}) is not sent in the original order [MQTT-4.6.0-1]"
+            ));
+        }
+        link.last_ordinal = ordinal;
+        verdict
+    }
+}

@@ -1,0 +1,202 @@
+//! A session as its client knows it, and which one a CONNACK gives it.
+
+use super::Server;
+use crate::clock::Millis;
+use crate::net::Conn;
+use crate::wire::{Id, Message, Subscription};
+use larder::record::SessionKey;
+use larder_packet::{Qos, topic};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A session, from the CONNACK that began it.
+pub(super) struct Session {
+    pub(super) stored: bool,
+    /// Its name on disk, if it has one.
+    pub(super) key: Option<SessionKey>,
+    pub(super) expiry: u32,
+    pub(super) packet_max: u32,
+    pub(super) conn: Option<Conn>,
+    /// Counts its links.
+    pub(super) links: u32,
+    /// The server's life in which it began.
+    pub(super) began: u32,
+    pub(super) left: Millis,
+    /// Something was read that ends it, and nothing was written that says so.
+    pub(super) ending: bool,
+    pub(super) subscriptions: Vec<Subscribed>,
+    /// What was sent under each Packet Identifier last.
+    pub(super) sent: BTreeMap<u16, Sent>,
+    /// The order in which messages were sent for the first time.
+    pub(super) ordinals: BTreeMap<(u16, Id), u64>,
+    /// The highest number first delivered, by publisher, topic, Quality of Service as published and as granted.
+    pub(super) highest: BTreeMap<(u16, String, Qos, Qos), Id>,
+    pub(super) seen: BTreeSet<Id>,
+    /// Acknowledged by the client.
+    pub(super) got: BTreeSet<Id>,
+    pub(super) owed: BTreeSet<Id>,
+    pub(super) dropped: BTreeSet<Id>,
+}
+
+pub(super) struct Subscribed {
+    pub(super) filter: String,
+    pub(super) qos: Qos,
+    pub(super) no_local: bool,
+    /// When SUBSCRIBE was read, and SUBACK left.
+    pub(super) asked: u64,
+    pub(super) granted: Option<u64>,
+    /// When UNSUBSCRIBE was read, and UNSUBACK left.
+    pub(super) ending: Option<u64>,
+    pub(super) ended: Option<u64>,
+}
+
+pub(super) struct Sent {
+    pub(super) message: Message,
+    pub(super) id: Id,
+    pub(super) acknowledged: bool,
+    /// The server's life in which it was sent last.
+    pub(super) life: u32,
+}
+
+impl Server {
+    pub(super) fn connack(
+        &mut self,
+        conn: Conn,
+        present: bool,
+        reason: u8,
+        now: Millis,
+    ) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(&conn) else {
+            return Ok(());
+        };
+        let Some(hello) = link.hello.clone() else {
+            return Err("a CONNACK without a CONNECT".to_owned());
+        };
+        let client = hello.client_id.clone();
+        if reason != 0 {
+            return Err(format!("{client}: CONNECT refused: 0x{reason:02X}"));
+        }
+        link.connected = true;
+        let key = self.keys.get(&client).copied();
+        let known = self.sessions.get_mut(&client);
+        if present {
+            if hello.clean {
+                return Err(format!("{client}: Session Present after a clean start"));
+            }
+            if known.is_none() && self.unannounced.contains(&client) {
+                let session =
+                    Session::new(true, hello.expiry, hello.packet_max, key, self.life, now);
+                self.sessions.insert(client.clone(), session);
+            }
+            let known = self.sessions.get_mut(&client);
+            let Some(session) = known.filter(|session| session.stored) else {
+                return Err(format!("{client}: Session Present without a session"));
+            };
+            if session.key.is_some() && session.key != key {
+                // It ended, and another began that nobody was told of.
+                if !session.ending && !session.may_have_expired(now) {
+                    return Err(format!("{client}: its session is another one"));
+                }
+                *session = Session::new(true, hello.expiry, hello.packet_max, key, self.life, now);
+            }
+            session.key = key;
+            session.ending = false;
+            session.expiry = hello.expiry;
+            session.packet_max = hello.packet_max;
+            session.conn = Some(conn);
+            session.links += 1;
+            return Ok(());
+        }
+        let must_be_there = known
+            .as_ref()
+            .is_some_and(|session| session.stored && !session.ending)
+            && !hello.clean
+            && known
+                .as_ref()
+                .is_some_and(|session| !session.may_have_expired(now));
+        if must_be_there {
+            return Err(format!("{client}: its session is forgotten"));
+        }
+        let stored = hello.expiry > 0;
+        let previous = known.and_then(|session| session.key);
+        if stored && (key.is_none() || key == previous) {
+            return Err(format!(
+                "{client}: the CONNACK left before its new session was committed"
+            ));
+        }
+        let mut session = Session::new(stored, hello.expiry, hello.packet_max, key, self.life, now);
+        (session.conn, session.links) = (Some(conn), 1);
+        self.sessions.insert(client, session);
+        Ok(())
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        stored: bool,
+        expiry: u32,
+        packet_max: u32,
+        key: Option<SessionKey>,
+        began: u32,
+        now: Millis,
+    ) -> Session {
+        Session {
+            stored,
+            key,
+            expiry,
+            packet_max,
+            conn: None,
+            links: 0,
+            began,
+            left: now,
+            ending: false,
+            subscriptions: Vec::new(),
+            sent: BTreeMap::new(),
+            ordinals: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            got: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a message of QoS 1 that was read at that time is owed to it.
+    pub(super) fn is_owed(&self, topic_name: &str, own: bool, read: u64) -> bool {
+        self.stored
+            && !self.ending
+            && self.subscriptions.iter().any(|of| {
+                of.granted.is_some_and(|at| at < read)
+                    && of.ending.is_none()
+                    && of.qos > Qos::AtMostOnce
+                    && !(of.no_local && own)
+                    && topic::matches(&of.filter, topic_name)
+            })
+    }
+
+    /// Whether it has been away for so long that it may have ended. Seconds of service are counted coarsely.
+    pub(super) fn may_have_expired(&self, now: Millis) -> bool {
+        self.expiry < u32::MAX
+            && self.conn.is_none()
+            && now - self.left + 2000 >= u64::from(self.expiry) * 1000
+    }
+
+    pub(super) fn subscribe(&mut self, filters: Vec<Subscription>, tick: u64) {
+        for filter in filters {
+            let known = self
+                .subscriptions
+                .iter()
+                .any(|of| of.filter == filter.filter && of.ending.is_none());
+            if !known {
+                self.subscriptions.push(Subscribed {
+                    filter: filter.filter,
+                    qos: filter.qos,
+                    no_local: filter.no_local,
+                    asked: tick,
+                    granted: None,
+                    ending: None,
+                    ended: None,
+                });
+            }
+        }
+    }
+}
