@@ -94,6 +94,8 @@ impl Broker {
             None => self.ended,
         });
         session.link = Some(id);
+        self.connected += 1;
+        self.counters.connected_max = self.counters.connected_max.max(self.connected);
 
         let Some(link) = self.links.get_mut(id) else {
             return Flow::HangUp;

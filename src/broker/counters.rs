@@ -7,8 +7,16 @@ use super::session::Drops;
 pub struct Counters {
     /// Application Messages received in PUBLISH packets.
     pub publish_received: u64,
+    /// Bytes of their payloads.
+    pub publish_bytes_received: u64,
     /// Application Messages sent in PUBLISH packets, resends included.
     pub publish_sent: u64,
+    /// Bytes of their payloads.
+    pub publish_bytes_sent: u64,
+    /// Packets received, of all kinds.
+    pub packets_received: u64,
+    /// Packets sent, of all kinds.
+    pub packets_sent: u64,
     /// PUBLISH packets of QoS 1 that were acknowledged with success.
     pub acknowledged: u64,
     /// PUBLISH packets refused, with a Reason Code or by closing the link (lasting fullness, not authorised).
@@ -27,6 +35,10 @@ pub struct Counters {
     pub links_shed: u64,
     /// CONNECTs accepted.
     pub connects: u64,
+    /// The most sessions that had a link at the same time.
+    pub connected_max: u64,
+    /// Sessions that ended because their client stayed away for too long.
+    pub sessions_expired: u64,
     /// Stretches in which the store could not commit.
     pub store_stalls: u64,
     /// Pages that could not be read.
@@ -48,8 +60,12 @@ pub struct Gauges {
     pub sessions: u64,
     /// Sessions that have a link.
     pub sessions_connected: u64,
-    /// Subscriptions.
+    /// Subscriptions, without the shared ones.
     pub subscriptions: u64,
+    /// Shared Subscriptions.
+    pub shared_subscriptions: u64,
+    /// Messages of QoS 1 and 2 that are under way to clients.
+    pub in_flight: u64,
     /// Messages queued for stored sessions.
     pub queued_messages: u64,
     /// Their bytes.

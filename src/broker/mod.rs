@@ -15,6 +15,7 @@ mod counters;
 mod deliver;
 mod journal;
 mod link;
+mod load;
 mod outbox;
 mod publish;
 mod queue;
@@ -56,7 +57,7 @@ use router::Router;
 use session::Sessions;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use sys::Sys;
 use timers::{Timer, Timers};
 
 /// The broker's core.
@@ -112,10 +113,9 @@ pub struct Broker {
     reads: VecDeque<PageRequest>,
     /// Pages that are being read.
     pages_out: usize,
-    /// When `$SYS` is due, and how often.
-    sys_due: Option<Mono>,
-    sys_interval: Option<Duration>,
-    started: Mono,
+    /// Sessions that have a link.
+    connected: u64,
+    sys: Sys,
 }
 
 impl Broker {
@@ -154,9 +154,8 @@ impl Broker {
             rearm: Vec::new(),
             reads: VecDeque::new(),
             pages_out: 0,
-            sys_due: None,
-            sys_interval: None,
-            started: now.mono,
+            connected: 0,
+            sys: Sys::new(now.mono),
             limits,
         }
     }
@@ -279,6 +278,7 @@ impl Broker {
             return;
         };
         session.link = None;
+        self.connected -= 1;
         for in_flight in session.window.iter() {
             self.journal.unsent(in_flight.row);
         }
@@ -502,6 +502,9 @@ impl Broker {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
+        let (packets, publish_bytes) = link.outbox.take_counted();
+        self.counters.packets_sent += packets;
+        self.counters.publish_bytes_sent += publish_bytes;
         let flooded = link.outbox.is_flooded();
         link.outbox.advance(bytes, &mut self.buffers);
         if link.outbox.pending().is_empty() {
@@ -555,14 +558,16 @@ impl Broker {
         let mut gauges = Gauges {
             links: self.links.len() as u64,
             sessions: self.sessions.len() as u64,
-            subscriptions: self.router.len() as u64,
+            sessions_connected: self.connected,
+            subscriptions: (self.router.len() - self.router.shared_len()) as u64,
+            shared_subscriptions: self.router.shared_len() as u64,
             disk_used: self.disk_used,
             disk_written: self.disk_written,
             buffers_lent: self.buffers.lent() as u64,
             ..Gauges::default()
         };
         for (_, session) in self.sessions.iter() {
-            gauges.sessions_connected += u64::from(session.link.is_some());
+            gauges.in_flight += u64::from(session.window.outstanding());
             if let Some(queue) = &session.queue {
                 gauges.queued_messages += queue.messages;
                 gauges.queued_bytes += queue.bytes;

@@ -130,6 +130,8 @@ pub(super) struct Outbox {
     left: usize,
     /// Length of the packet that is larger than [`LINK_OUTBOX_BYTES`], if one is there.
     large: usize,
+    /// Packets that were put there and not counted yet, and the bytes of messages in them.
+    counted: (u64, u64),
 }
 
 impl Outbox {
@@ -143,6 +145,11 @@ impl Outbox {
         if self.left == self.bytes.len() {
             self.discard(buffers);
         }
+    }
+
+    /// Packets that were put there since they were asked for last, and the bytes of messages in them.
+    pub(super) fn take_counted(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.counted)
     }
 
     pub(super) fn discard(&mut self, buffers: &mut Buffers) {
@@ -171,6 +178,8 @@ impl Outbox {
             self.large = len;
         }
         delivery.encode(version, &mut self.bytes);
+        self.counted.0 += 1;
+        self.counted.1 += delivery.payload.len() as u64;
         true
     }
 
@@ -194,6 +203,7 @@ impl Outbox {
                 let has_room = self.make_room(bytes.len(), buffers);
                 if has_room {
                     self.bytes.extend_from_slice(bytes);
+                    self.counted.0 += 1;
                 }
                 has_room
             }
@@ -211,6 +221,7 @@ impl Outbox {
         let has_room = self.make_room(packet.encoded_len(version), buffers);
         if has_room {
             packet.encode(version, &mut self.bytes);
+            self.counted.0 += 1;
         }
         has_room
     }

@@ -106,6 +106,7 @@ impl Broker {
             return Flow::Park { refuse: true };
         };
         self.counters.publish_received += 1;
+        self.counters.publish_bytes_received += publish.payload.len() as u64;
         if let (Some(packet_id), Some(link)) = (publish.packet_id, self.links.get_mut(id)) {
             let reason = if matched {
                 ReasonCode::Success

@@ -142,6 +142,7 @@ impl Broker {
                         Ok(packet) => self.packet(id, &packet, len, now),
                         Err(malformed) => self.malformed(id, &malformed, whole),
                     };
+                    self.counters.packets_received += u64::from(!matches!(flow, Flow::Park { .. }));
                     if flow == Flow::Taken {
                         used += len;
                         taken += 1;

@@ -147,10 +147,4 @@ impl Broker {
             }
         }
     }
-
-    /// Publishes `$SYS` this often from now on.
-    pub fn set_sys_interval(&mut self, interval: Option<Duration>, now: Now) {
-        self.sys_interval = interval;
-        self.sys_due = interval.map(|interval| now.mono.after(interval));
-    }
 }

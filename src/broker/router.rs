@@ -95,6 +95,11 @@ impl Router {
         self.subscriptions
     }
 
+    /// Of these, the shared ones.
+    pub(super) fn shared_len(&self) -> usize {
+        self.groups.members()
+    }
+
     /// Bytes that they take in memory.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -73,6 +73,11 @@ impl Groups {
         self.groups.len() - self.free.len()
     }
 
+    /// Members of all groups.
+    pub(super) fn members(&self) -> usize {
+        self.groups.iter().map(|group| group.members.len()).sum()
+    }
+
     /// A group without members.
     pub(super) fn add(&mut self, name: &str) -> GroupNo {
         let group = Group {

@@ -28,7 +28,7 @@ impl Broker {
         } else {
             self.batch_due()
         };
-        let next = [batch, self.timers.next(), self.sys_due]
+        let next = [batch, self.timers.next(), self.sys.due]
             .into_iter()
             .flatten()
             .min()?;
@@ -114,6 +114,7 @@ impl Broker {
                 "session {}: ended: it was away for longer than its Session Expiry Interval",
                 session.client_id
             );
+            self.counters.sessions_expired += 1;
             self.end_session(place, now);
             return;
         }

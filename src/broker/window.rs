@@ -185,6 +185,11 @@ impl Window {
         (self.iter().count() as u64, self.bytes)
     }
 
+    /// Messages sent on the present link and not acknowledged.
+    pub(super) fn outstanding(&self) -> u16 {
+        self.outstanding
+    }
+
     /// Whether nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -70,6 +70,8 @@ fn readme_has_every_sys_topic() {
             .skip(1)
             .map(|rest| rest.split(end).next().unwrap().to_owned())
             .filter(|topic| topic.contains('/'))
+            // The averages of a load are told together.
+            .map(|topic| topic.trim_end_matches("/+").to_owned())
             .collect()
     };
     let published = topics(&read("src/broker/sys.rs"), '"');
