@@ -33,6 +33,9 @@ pub const SESSION_TRANSIENT_MESSAGES: usize = 1000;
 
 /// Bytes of messages in flight to a bridge, which holds them until the cloud has acknowledged them.
 pub const BRIDGE_WINDOW_BYTES: usize = 512 * 1024;
+/// While less than half of a window is free, its queue on disk waits so long for acknowledgements before it is read on:
+/// a client that acknowledges one by one does not cost a page for each.
+pub const PAGE_WAIT: Duration = Duration::from_millis(20);
 /// Bytes after which a page is closed.
 pub const PAGE_BYTES: u32 = 32 * 1024;
 /// Bytes of a message that waits in memory, besides its own: its place in the session's list, and its share.

@@ -8,7 +8,7 @@ use super::session::{Drops, Session};
 use super::timers::Timer;
 use super::window::{is_in_span, packet_id};
 use super::{Broker, buffers::Buffers};
-use crate::limits::SETTLEMENT_WAIT;
+use crate::limits::{PAGE_WAIT, SETTLEMENT_WAIT};
 use crate::record::{Change, Page, PageRequest, Seq};
 use crate::time::{Now, ServiceSeconds};
 use larder_packet::{Delivery, Qos};
@@ -206,12 +206,23 @@ impl Broker {
                 sent: 0,
                 drops: Drops::default(),
                 no_room_to_settle: false,
+                reads_later: false,
                 now,
             };
             let waited = queue.waits_for_commit();
             let read = delivering.queue(&mut queue, place);
             sent += delivering.sent;
             let (drops, no_room_to_settle) = (delivering.drops, delivering.no_room_to_settle);
+            if delivering.reads_later && queue.read_at.is_none() {
+                let at = now.mono.after(PAGE_WAIT);
+                queue.read_at = Some(at);
+                self.timers.set(at, Timer::Read(place));
+            }
+            if read.is_some() {
+                if let Some(at) = queue.read_at.take() {
+                    self.timers.clear(at, Timer::Read(place));
+                }
+            }
             session.drops.add(drops);
             self.counters.drops.add(drops);
             if no_room_to_settle {
@@ -299,6 +310,8 @@ struct Delivering<'a> {
     drops: Drops,
     /// There was something to settle, and the journal was full.
     no_room_to_settle: bool,
+    /// The queue is to be read on a little later.
+    reads_later: bool,
     now: Now,
 }
 
@@ -309,13 +322,19 @@ impl Delivering<'_> {
         loop {
             let next = queue.next(
                 self.journal,
-                self.session.window.free(self.link.receive_maximum),
+                &self.session.window,
+                self.link.receive_maximum,
+                self.now,
             );
             let (seq, row, len, sent) = match next {
                 Next::Wait | Next::Empty => return None,
                 Next::Read(request) => {
                     queue.asked(request);
                     return Some(request);
+                }
+                Next::Later => {
+                    self.reads_later = true;
+                    return None;
                 }
                 Next::Page(index) => {
                     let row = queue.page.rows[index];

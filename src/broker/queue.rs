@@ -4,12 +4,12 @@
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
-use super::window::{PACKET_IDS, is_in_span};
+use super::window::{PACKET_IDS, Window, is_in_span};
 use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
     Change, DropOldest, Dropped, Page, PageRequest, RecoveredSession, Seq, SessionKey, Ticket,
 };
-use crate::time::Now;
+use crate::time::{Mono, Now};
 use larder_packet::Qos;
 
 /// Where the next row of a queue is.
@@ -20,6 +20,8 @@ pub(super) enum Next {
     Journal(RowNo),
     /// On disk: this is to be read first.
     Read(PageRequest),
+    /// On disk, and read a little later.
+    Later,
     /// Not to be had now: a page, a commit or a drop is under way.
     Wait,
     /// There is none.
@@ -59,6 +61,8 @@ pub(super) struct Queue {
     page_at: usize,
     /// The request that is under way. An answer to any other is stale.
     reading: Option<PageRequest>,
+    /// When it is read on though little of the window is free.
+    pub(super) read_at: Option<Mono>,
     /// The oldest rows are being dropped under this ticket; until then no row is sent.
     dropping: Option<Ticket>,
     /// Backlog: what is queued and not settled.
@@ -91,6 +95,7 @@ impl Queue {
             page: Page::default(),
             page_at: 0,
             reading: None,
+            read_at: None,
             dropping: None,
             messages: 0,
             bytes: 0,
@@ -195,8 +200,14 @@ impl Queue {
 
     // --- The head ---
 
-    /// Where the next row is; `room`: how many could be sent.
-    pub(super) fn next(&self, journal: &Journal, room: u16) -> Next {
+    /// Where the next row is, with what is free of a link's window.
+    pub(super) fn next(
+        &self,
+        journal: &Journal,
+        window: &Window,
+        receive_maximum: u16,
+        now: Now,
+    ) -> Next {
         if self.dropping.is_some() {
             return Next::Wait;
         }
@@ -204,8 +215,18 @@ impl Queue {
             if self.page_at < self.page.rows.len() {
                 return Next::Page(self.page_at);
             }
+            let is_resending = self.cursor < self.passed;
+            let room = if is_resending {
+                window.free(receive_maximum)
+            } else {
+                window.room(receive_maximum)
+            };
             if self.reading.is_some() || room == 0 {
                 return Next::Wait;
+            }
+            let is_late = self.read_at.is_some_and(|at| at <= now.mono);
+            if room < window.takes(receive_maximum).div_ceil(2) && !is_late {
+                return Next::Later;
             }
             return Next::Read(PageRequest {
                 session: self.key,

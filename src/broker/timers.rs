@@ -15,7 +15,7 @@ pub(super) enum Timer {
     Rate(LinkId),
     /// When a session has been away so long that it is noted on disk, or that it ends.
     Away(u32),
-    /// When a page that could not be read is asked for again.
+    /// When a queue is read on: little of its window was free, or a page could not be read.
     Read(u32),
 }
 

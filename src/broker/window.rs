@@ -73,12 +73,20 @@ impl Window {
 
     /// Whether one more may be sent, with at most `receive_maximum` unacknowledged on the link.
     pub(super) fn has_room(&self, receive_maximum: u16) -> bool {
-        self.free(receive_maximum) > 0
-            && self.bytes < self.bytes_max
-            && self.entries.len() < usize::from(self.capacity)
+        self.room(receive_maximum) > 0
     }
 
-    /// How many may be sent on this link before an acknowledgement comes.
+    /// How many may be put in flight before an acknowledgement comes, as far as their bytes allow it.
+    pub(super) fn room(&self, receive_maximum: u16) -> u16 {
+        if self.bytes >= self.bytes_max {
+            return 0;
+        }
+        let in_flight = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        self.free(receive_maximum)
+            .min(self.capacity.saturating_sub(in_flight))
+    }
+
+    /// How many may be sent on this link before an acknowledgement comes, also of those in flight.
     pub(super) fn free(&self, receive_maximum: u16) -> u16 {
         self.takes(receive_maximum).saturating_sub(self.outstanding)
     }
