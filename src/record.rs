@@ -89,8 +89,9 @@ pub struct Owe {
 }
 
 /// Of the rows with `after < seq <= up_to`, without the first `keep` of those up to `keep_up_to`, the oldest are removed
-/// until no more than `bytes_keep` bytes were queued from the next one on. What is to stay is counted from the newest row
-/// back, so that a hole among older rows, left by an earlier drop, does not make more go than must.
+/// until no more than `bytes_keep` bytes are left. What is to stay is counted from the newest row back, so that a hole
+/// among older rows, left by an earlier drop, does not make more go than must; the first `keep` count as well, but leave
+/// at least half of it to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropOldest {
     /// Whose queue.
@@ -105,8 +106,18 @@ pub struct DropOldest {
     pub up_to: Seq,
     /// Bytes ever queued in this session ([`Message::len`] each), when this was recorded.
     pub bytes_ever: u64,
-    /// Bytes that stay, counted from the newest row back.
+    /// Bytes that stay, counted from the newest row back, and those of the first `keep`.
     pub bytes_keep: u64,
+}
+
+impl DropOldest {
+    /// Bytes that stay, counted from the newest row back, when the first `keep` rows have so many.
+    #[must_use]
+    pub fn newest_bytes(&self, kept: u64) -> u64 {
+        self.bytes_keep
+            .saturating_sub(kept)
+            .max(self.bytes_keep / 2)
+    }
 }
 
 /// One change of what is stored. The changes of a batch take effect in their order.
@@ -263,6 +274,8 @@ pub struct Dropped {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The first [`DropOldest::keep`] rows: how many there are, and their bytes.
+    pub kept: (u64, u64),
     /// Of the oldest row that could have gone and stayed: [`Owe::messages_before`] and [`Owe::bytes_before`]. With them
     /// the length of what is left is known exactly.
     pub rest: Option<(u64, u64)>,

@@ -290,11 +290,10 @@ impl Broker {
         now: Now,
     ) {
         let place = target.place;
-        let Some(queue) = self
-            .sessions
-            .get_mut(place)
-            .and_then(|session| session.queue.as_mut())
-        else {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let Some(queue) = &mut session.queue else {
             return;
         };
         let waited = queue.waits_for_commit();
@@ -307,7 +306,7 @@ impl Broker {
             ids,
             now,
         );
-        queue.drop_oldest_above_max(&mut self.journal, now);
+        queue.drop_oldest_above_max(&session.window, &mut self.journal, now);
         if !waited && queue.waits_for_commit() {
             self.committing.push(place);
         }

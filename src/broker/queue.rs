@@ -391,8 +391,14 @@ impl Queue {
     // --- The policy ---
 
     /// If the queue holds more than it may, drops the oldest messages that were never sent: by a sixteenth more than is
-    /// needed, so that this is done once for many.
-    pub(super) fn drop_oldest_above_max(&mut self, journal: &mut Journal, now: Now) {
+    /// needed, so that this is done once for many. What is in flight counts and stays, but leaves at least half of it to
+    /// the newest.
+    pub(super) fn drop_oldest_above_max(
+        &mut self,
+        window: &Window,
+        journal: &mut Journal,
+        now: Now,
+    ) {
         // A page under way may hold rows that would be dropped.
         if self.bytes <= self.bytes_max || self.dropping.is_some() || self.reading.is_some() {
             return;
@@ -401,6 +407,7 @@ impl Queue {
         if after >= self.disk_tail {
             return;
         }
+        let bytes_keep = self.bytes_max - self.bytes_max / 16;
         let change = Change::DropOldest(DropOldest {
             session: self.key,
             after,
@@ -412,7 +419,9 @@ impl Queue {
             keep_up_to: self.found_tail,
             up_to: self.disk_tail,
             bytes_ever: self.bytes_ever,
-            bytes_keep: self.bytes_max - self.bytes_max / 16,
+            bytes_keep: bytes_keep
+                .saturating_sub(window.load().1)
+                .max(bytes_keep / 2),
         });
         self.drop_page();
         self.dropping = Some(journal.record(change, true, now));
@@ -422,8 +431,8 @@ impl Queue {
     pub(super) fn dropped(&mut self, dropped: &Dropped, in_flight: (u64, u64)) {
         match dropped.rest {
             Some((messages_before, bytes_before)) => {
-                self.messages = self.messages_ever - messages_before + in_flight.0;
-                self.bytes = self.bytes_ever - bytes_before + in_flight.1;
+                self.messages = in_flight.0 + dropped.kept.0 + self.messages_ever - messages_before;
+                self.bytes = in_flight.1 + dropped.kept.1 + self.bytes_ever - bytes_before;
             }
             None => {
                 self.messages = self.messages.saturating_sub(dropped.messages);

@@ -250,23 +250,24 @@ impl Disk {
             session: oldest.session,
             messages: 0,
             bytes: 0,
+            kept: (0, 0),
             rest: None,
         };
         let Some(stored) = self.sessions.get_mut(&oldest.session) else {
             return dropped;
         };
-        let kept = rows(
-            &stored.queue,
-            oldest.after,
-            oldest.up_to.min(oldest.keep_up_to),
-        )
-        .take(oldest.keep as usize)
-        .last()
-        .map_or(oldest.after, |(seq, _)| seq);
+        let keep_up_to = oldest.up_to.min(oldest.keep_up_to);
+        let mut after = oldest.after;
+        for (seq, row) in rows(&stored.queue, oldest.after, keep_up_to).take(oldest.keep as usize) {
+            after = seq;
+            dropped.kept.0 += 1;
+            dropped.kept.1 += row.message.len();
+        }
+        let newest_bytes = oldest.newest_bytes(dropped.kept.1);
         loop {
-            let next = rows(&stored.queue, kept, oldest.up_to).next();
+            let next = rows(&stored.queue, after, oldest.up_to).next();
             let Some((seq, row)) = next else { break };
-            if oldest.bytes_ever.saturating_sub(row.bytes_before) <= oldest.bytes_keep {
+            if oldest.bytes_ever.saturating_sub(row.bytes_before) <= newest_bytes {
                 dropped.rest = Some((row.messages_before, row.bytes_before));
                 break;
             }

@@ -239,6 +239,7 @@ fn ignores_what_is_not_there(store: &mut dyn Kept) {
             session: SessionKey(7),
             messages: 0,
             bytes: 0,
+            kept: (0, 0),
             rest: None,
         }]
     );
@@ -257,10 +258,11 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
             .done(),
     );
     let ever = 20 * 103;
-    let gone = |messages, rest: Option<u64>| Dropped {
+    let gone = |kept, messages, rest: Option<u64>| Dropped {
         session: SessionKey(1),
         messages,
         bytes: messages * 103,
+        kept: (kept, kept * 103),
         rest: rest.map(|row| (row - 1, (row - 1) * 103)),
     };
     // What is to stay is counted from the newest row back.
@@ -268,7 +270,7 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
         .drop_oldest(1, 0, (5, 20), ever, 12 * 103)
         .drop_oldest(1, 0, (5, 20), ever, 10 * 103 + 102);
     let dropped = store.commit(fill.done());
-    assert_eq!(dropped, [gone(3, Some(9)), gone(2, Some(11))]);
+    assert_eq!(dropped, [gone(0, 3, Some(9)), gone(0, 2, Some(11))]);
     assert_eq!(
         seqs(&store.read(all_of(1))),
         [1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
@@ -279,19 +281,21 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
         .drop_oldest(1, 0, (5, 12), ever, 0);
     assert_eq!(
         store.commit(fill.done()),
-        [gone(0, Some(11)), gone(2, None)]
+        [gone(0, 0, Some(11)), gone(0, 2, None)]
     );
     store.restart();
+    // What is kept counts, but leaves at least half to the newest.
     let fill = Fill::new()
-        .drop_oldest(1, 3, (2, 20), ever, 6 * 103)
+        .drop_oldest(1, 3, (2, 20), ever, (3 + 6) * 103)
+        .drop_oldest(1, 5, (0, 20), ever, 8 * 103)
         .drop_oldest(1, 100, (2, 20), ever, 0);
     assert_eq!(
         store.commit(fill.done()),
-        [gone(2, Some(15)), gone(0, None)]
+        [gone(3, 2, Some(15)), gone(5, 2, Some(17)), gone(7, 0, None)]
     );
     assert_eq!(
         seqs(&store.read(all_of(1))),
-        [1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20]
+        [1, 2, 3, 4, 5, 17, 18, 19, 20]
     );
 }
 

@@ -257,6 +257,7 @@ impl Application<'_> {
             session: oldest.session,
             messages: 0,
             bytes: 0,
+            kept: (0, 0),
             rest: None,
         };
         let Some(slot) = self.slot(oldest.session)? else {
@@ -268,19 +269,20 @@ impl Application<'_> {
              WHERE key > ?1 AND key <= ?2 ORDER BY key",
         )?;
         let mut rows = statement.query([key(oldest.after), key(oldest.up_to)])?;
-        let mut kept = 0;
         let mut first = None;
         let mut last = 0;
         self.memo.removed.clear();
         while let Some(row) = rows.next()? {
             let at: i64 = row.get(0)?;
-            if kept < oldest.keep && at <= key(oldest.keep_up_to) {
-                kept += 1;
+            if dropped.kept.0 < u64::from(oldest.keep) && at <= key(oldest.keep_up_to) {
+                dropped.kept.0 += 1;
+                dropped.kept.1 += size(row, 1)?;
                 continue;
             }
             // A damaged figure lets its row go.
             let bytes_before = integer(row, 4)?.map_or(0, from_sql);
-            if oldest.bytes_ever.saturating_sub(bytes_before) <= oldest.bytes_keep {
+            let newest_bytes = oldest.newest_bytes(dropped.kept.1);
+            if oldest.bytes_ever.saturating_sub(bytes_before) <= newest_bytes {
                 dropped.rest = integer(row, 3)?.map(|messages| (from_sql(messages), bytes_before));
                 break;
             }
