@@ -1,0 +1,20 @@
+//! Faults that were found once, each held by the promise that it broke: the core alone, in virtual time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod acknowledgements;
+mod flash;
+mod links;
+mod memory;
+mod packet_ids;
+mod packets;
+mod queue;
+mod sessions;
+mod wires;
+mod world;

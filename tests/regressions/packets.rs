@@ -1,0 +1,221 @@
+//! Packets byte by byte: a test does not trust the codec of the core that it tests.
+
+use std::time::Duration;
+
+/// CONNACK of MQTT 3.1.1, accepted, without and with Session Present.
+pub(crate) const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+pub(crate) const CONNACK_PRESENT: [u8; 4] = [0x20, 2, 1, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
+pub(crate) const PINGRESP: [u8; 2] = [0xD0, 0];
+
+/// CONNECT, with Clean Session or Clean Start unless it is told otherwise.
+#[derive(Clone)]
+pub(crate) struct Connect {
+    client_id: &'static str,
+    version: u8,
+    clean: bool,
+    keep_alive: u16,
+    properties: Vec<u8>,
+}
+
+impl Connect {
+    pub(crate) fn v311(client_id: &'static str) -> Connect {
+        Connect {
+            client_id,
+            version: 4,
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+        }
+    }
+
+    pub(crate) fn v5(client_id: &'static str) -> Connect {
+        Connect {
+            version: 5,
+            ..Connect::v311(client_id)
+        }
+    }
+
+    /// With Clean Session or Clean Start 0.
+    pub(crate) fn unclean(self) -> Connect {
+        Connect {
+            clean: false,
+            ..self
+        }
+    }
+
+    /// With a Keep Alive of so many seconds.
+    pub(crate) fn keep_alive(self, keep_alive: u16) -> Connect {
+        Connect { keep_alive, ..self }
+    }
+
+    /// With a Session Expiry Interval.
+    pub(crate) fn expiry(mut self, expiry: Duration) -> Connect {
+        self.properties.extend(session_expiry(expiry));
+        self
+    }
+
+    /// With a Maximum Packet Size.
+    pub(crate) fn packet_max(mut self, bytes: u32) -> Connect {
+        self.properties.push(0x27);
+        self.properties.extend(bytes.to_be_bytes());
+        self
+    }
+
+    pub(crate) fn is_v5(&self) -> bool {
+        self.version == 5
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut body = string("MQTT");
+        body.extend([self.version, u8::from(self.clean) << 1]);
+        body.extend(self.keep_alive.to_be_bytes());
+        if self.is_v5() {
+            body.push(self.properties.len() as u8);
+            body.extend(&self.properties);
+        }
+        body.extend(string(self.client_id));
+        packet(0x10, &body)
+    }
+}
+
+/// A Session Expiry Interval, as a property.
+fn session_expiry(expiry: Duration) -> Vec<u8> {
+    let seconds = u32::try_from(expiry.as_secs()).unwrap();
+    [&[0x11][..], &seconds.to_be_bytes()].concat()
+}
+
+/// A Message Expiry Interval, as a property.
+pub(crate) fn message_expiry(expiry: Duration) -> Vec<u8> {
+    let seconds = u32::try_from(expiry.as_secs()).unwrap();
+    [&[0x02][..], &seconds.to_be_bytes()].concat()
+}
+
+/// SUBSCRIBE to filters without properties, all at one QoS.
+pub(crate) fn subscribe(is_v5: bool, packet_id: u16, filters: &[String], qos: u8) -> Vec<u8> {
+    let mut body = packet_id.to_be_bytes().to_vec();
+    if is_v5 {
+        body.push(0);
+    }
+    for filter in filters {
+        body.extend(string(filter));
+        body.push(qos);
+    }
+    packet(0x82, &body)
+}
+
+/// PUBLISH of MQTT 3.1.1 at QoS 0.
+pub(crate) fn publish_0(topic: &str, payload: &[u8]) -> Vec<u8> {
+    packet(0x30, &[&string(topic), payload].concat())
+}
+
+/// PUBLISH of MQTT 3.1.1 at QoS 1.
+pub(crate) fn publish_1(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    let body = [&string(topic), &packet_id.to_be_bytes()[..], payload].concat();
+    packet(0x32, &body)
+}
+
+/// PUBLISH of MQTT 5.0 at QoS 1.
+pub(crate) fn publish_v5(
+    topic: &str,
+    packet_id: u16,
+    properties: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut body = string(topic);
+    body.extend(packet_id.to_be_bytes());
+    body.push(properties.len() as u8);
+    body.extend(properties);
+    body.extend(payload);
+    packet(0x32, &body)
+}
+
+pub(crate) fn puback(packet_id: u16) -> Vec<u8> {
+    packet(0x40, &packet_id.to_be_bytes())
+}
+
+/// DISCONNECT of MQTT 5.0 with a Session Expiry Interval.
+pub(crate) fn disconnect(expiry: Duration) -> Vec<u8> {
+    packet(0xE0, &[&[0, 5][..], &session_expiry(expiry)].concat())
+}
+
+/// The beginning of a packet of so many bytes behind its fixed header.
+pub(crate) fn announce(first: u8, len: usize) -> Vec<u8> {
+    let mut begun = vec![first];
+    remaining_length(len, &mut begun);
+    begun
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    [&announce(first, body.len()), body].concat()
+}
+
+fn remaining_length(mut len: usize, out: &mut Vec<u8>) {
+    loop {
+        let low = (len % 128) as u8;
+        len /= 128;
+        if len == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let len = u16::try_from(text.len()).unwrap();
+    [&len.to_be_bytes(), text.as_bytes()].concat()
+}
+
+/// A PUBLISH as a subscriber receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) dup: bool,
+    /// 0 at QoS 0.
+    pub(crate) packet_id: u16,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The messages in `bytes`, which must hold nothing but whole PUBLISH packets.
+pub(crate) fn messages(is_v5: bool, mut bytes: &[u8]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let (first, body, rest) = split(bytes);
+        assert_eq!(first >> 4, 3, "{bytes:02x?} begins with no PUBLISH");
+        messages.push(message(is_v5, first, body));
+        bytes = rest;
+    }
+    messages
+}
+
+fn message(is_v5: bool, first: u8, body: &[u8]) -> Message {
+    let (topic, mut rest) = body[2..].split_at(u16::from_be_bytes([body[0], body[1]]).into());
+    assert!(!topic.is_empty(), "Topic Aliases are never used");
+    let mut packet_id = 0;
+    if first & 0b110 != 0 {
+        packet_id = u16::from_be_bytes([rest[0], rest[1]]);
+        rest = &rest[2..];
+    }
+    if is_v5 {
+        rest = &rest[1 + usize::from(rest[0])..];
+    }
+    Message {
+        dup: first & 0b1000 != 0,
+        packet_id,
+        payload: rest.to_vec(),
+    }
+}
+
+/// The first byte of a packet, its body, and what comes behind it.
+fn split(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
+    let (mut at, mut len) = (1, 0);
+    loop {
+        let byte = bytes[at];
+        len |= usize::from(byte & 0x7F) << (7 * (at - 1));
+        at += 1;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    (bytes[0], &bytes[at..at + len], &bytes[at + len..])
+}
