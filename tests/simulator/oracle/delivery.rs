@@ -121,8 +121,16 @@ impl Oracle {
             )),
             _ => Ok(()),
         };
-        let next = session.ordinals.len() as u64 + 1;
-        let ordinal = *session.ordinals.entry((pid, id)).or_insert(next);
+        // Numbers have come round, and what was published twice has the identifier of its first copy.
+        let comes_round = !no_wrap && !message.dup && before.is_some_and(|sent| sent.acknowledged);
+        let ordinal = match session.ordinals.get(&(pid, id)) {
+            Some(ordinal) if !comes_round => *ordinal,
+            _ => {
+                session.first_sent += 1;
+                session.ordinals.insert((pid, id), session.first_sent);
+                session.first_sent
+            }
+        };
         let sent = Sent {
             message,
             id,

@@ -26,8 +26,9 @@ pub(super) struct Session {
     pub(super) subscriptions: Vec<Subscribed>,
     /// What was sent under each Packet Identifier last.
     pub(super) sent: BTreeMap<u16, Sent>,
-    /// The order in which messages were sent for the first time.
+    /// The order in which messages were sent for the first time, and how many were.
     pub(super) ordinals: BTreeMap<(u16, Id), u64>,
+    pub(super) first_sent: u64,
     /// The highest number first delivered, by publisher, topic, Quality of Service as published and as granted.
     pub(super) highest: BTreeMap<(u16, String, Qos, Qos), Id>,
     pub(super) seen: BTreeSet<Id>,
@@ -152,6 +153,7 @@ impl Session {
             subscriptions: Vec::new(),
             sent: BTreeMap::new(),
             ordinals: BTreeMap::new(),
+            first_sent: 0,
             highest: BTreeMap::new(),
             seen: BTreeSet::new(),
             got: BTreeSet::new(),
