@@ -5,7 +5,7 @@
 //! durable in one transaction with one fsync, and says so in an [`Event`].
 
 use crate::time::ServiceSeconds;
-use larder_packet::Qos;
+use larder_packet::{PacketId, Qos};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -81,6 +81,8 @@ pub struct Owe {
     pub retain: bool,
     /// The Subscription Identifiers of all matching subscriptions, as encoded properties (each 0x0B and its number).
     pub subscription_ids: Span,
+    /// When it was queued.
+    pub queued_at: ServiceSeconds,
     /// Messages ever queued in this session, before this one. With the next it gives a queue's length from its first
     /// and last row, without counting.
     pub messages_before: u64,
@@ -133,6 +135,47 @@ pub enum Change {
         session: SessionKey,
         /// Which row; one that does not exist is ignored.
         seq: Seq,
+    },
+    /// The receiver has a message of QoS 2, and says so (PUBREC): what is still owed is the PUBREL. The message itself goes;
+    /// its row stays until it is settled, and its figures count as before. A row that does not exist is ignored.
+    Received {
+        /// Whose queue.
+        session: SessionKey,
+        /// Which row.
+        seq: Seq,
+    },
+    /// A message of QoS 2 came from this session's client: its Packet Identifier names no other message until it is released.
+    Hold {
+        /// The publisher's session.
+        session: SessionKey,
+        /// Its Packet Identifier.
+        packet_id: PacketId,
+    },
+    /// The client has released it (PUBREL).
+    Release {
+        /// The publisher's session.
+        session: SessionKey,
+        /// Its Packet Identifier.
+        packet_id: PacketId,
+    },
+    /// The message is the retained one of its topic from now on, in place of any other.
+    Retain {
+        /// Index into [`Batch::messages`].
+        message: u32,
+        /// With which QoS it was published.
+        qos: Qos,
+    },
+    /// The topic has no retained message any more.
+    Unretain {
+        /// Topic Name, UTF-8.
+        topic: Span,
+    },
+    /// The session's Will, in place of any other; `None`: it has none. A session that ends takes it along.
+    SaveWill {
+        /// Whose.
+        session: SessionKey,
+        /// Its Will.
+        will: Option<Will>,
     },
     /// Removes the oldest rows that were never sent. What went is told in [`Event::Committed`].
     DropOldest(DropOldest),
@@ -187,6 +230,28 @@ pub struct SessionRecord {
     pub configured: bool,
 }
 
+/// A Will Message, in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Will {
+    /// Index into [`Batch::messages`]; it has no `expires_at`.
+    pub message: u32,
+    /// What is remembered of it besides.
+    pub record: WillRecord,
+}
+
+/// What is remembered of a Will besides its message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WillRecord {
+    /// Will QoS, 0 to 2.
+    pub qos: u8,
+    /// Will Retain.
+    pub retain: bool,
+    /// Will Delay Interval, seconds.
+    pub delay_interval: u32,
+    /// Message Expiry Interval, seconds, counted from its publication.
+    pub message_expiry_interval: Option<u32>,
+}
+
 /// A subscription's options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionRecord {
@@ -209,8 +274,8 @@ pub struct Batch {
     pub ticket: Ticket,
     /// The bytes that the spans of its messages and changes name.
     pub bytes: Vec<u8>,
-    /// Its messages. Payload goes into the row where one live [`Change::Owe`] names it, else once beside the rows; one
-    /// that no live `Owe` names is not written.
+    /// Its messages. One that a single live [`Change::Owe`] names stands in that row, one that several name once beside
+    /// the rows; `Retain` and `SaveWill` make copies of their own. One that no live change names is not written.
     pub messages: Vec<Message>,
     /// Its changes, in order.
     pub changes: Vec<Change>,
@@ -242,8 +307,14 @@ pub struct PageRequest {
 pub struct PageRow {
     /// Its number.
     pub seq: Seq,
-    /// The message; spans into [`Page::bytes`].
+    /// Bytes of topic, properties and payload when it was queued.
+    pub size: u32,
+    /// The message; spans into [`Page::bytes`]. Empty if `received`.
     pub message: Message,
+    /// Whether its receiver has it and only the PUBREL is owed ([`Change::Received`]).
+    pub received: bool,
+    /// When it was queued.
+    pub queued_at: ServiceSeconds,
     /// The granted QoS.
     pub qos: Qos,
     /// The RETAIN flag.
@@ -342,6 +413,41 @@ pub struct RecoveredSession {
     pub subscriptions: Vec<(String, SubscriptionRecord)>,
     /// Its queue; `None` if empty.
     pub extent: Option<Extent>,
+    /// Packet Identifiers of its client's messages of QoS 2 that are not released, ascending.
+    pub held: Vec<PacketId>,
+    /// Its Will.
+    pub will: Option<RecoveredWill>,
+}
+
+/// A message as recovery finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredMessage {
+    /// Topic Name, UTF-8.
+    pub topic: String,
+    /// Properties, as in [`Message::properties`].
+    pub properties: Vec<u8>,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// When it expires; `None`: never.
+    pub expires_at: Option<ServiceSeconds>,
+}
+
+/// A Will as recovery finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredWill {
+    /// Its message.
+    pub message: RecoveredMessage,
+    /// What is remembered of it besides.
+    pub record: WillRecord,
+}
+
+/// A retained message as recovery finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredRetained {
+    /// The message.
+    pub message: RecoveredMessage,
+    /// With which QoS it was published.
+    pub qos: Qos,
 }
 
 /// What recovery finds.
@@ -349,6 +455,8 @@ pub struct RecoveredSession {
 pub struct Recovered {
     /// All sessions, by key.
     pub sessions: Vec<RecoveredSession>,
+    /// All retained messages, by topic.
+    pub retained: Vec<RecoveredRetained>,
     /// The highest key ever given to a session.
     pub last_session: SessionKey,
     /// Service time at the last commit that noted it.
