@@ -39,7 +39,7 @@ impl Span {
 }
 
 /// An Application Message, in a batch or a page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Message {
     /// Topic Name, UTF-8.
     pub topic: Span,
@@ -319,7 +319,7 @@ pub struct PageRow {
     pub qos: Qos,
     /// The RETAIN flag.
     pub retain: bool,
-    /// Encoded Subscription Identifier properties; a span into [`Page::bytes`].
+    /// Encoded Subscription Identifier properties; a span into [`Page::bytes`]. Empty if `received`.
     pub subscription_ids: Span,
 }
 

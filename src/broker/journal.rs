@@ -62,6 +62,7 @@ pub(super) struct NewRow<'a> {
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) subscription_ids: &'a [u8],
+    pub(super) queued_at: ServiceSeconds,
     pub(super) messages_before: u64,
     pub(super) bytes_before: u64,
 }
@@ -265,6 +266,7 @@ impl Journal {
             qos: new.qos,
             retain: new.retain,
             subscription_ids,
+            queued_at: new.queued_at,
             messages_before: new.messages_before,
             bytes_before: new.bytes_before,
         }));

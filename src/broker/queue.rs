@@ -183,6 +183,7 @@ impl Queue {
             qos,
             retain: false,
             subscription_ids,
+            queued_at: now.service,
             messages_before: self.messages_ever,
             bytes_before: self.bytes_ever,
         };

@@ -4,11 +4,12 @@
 use super::Noted;
 use crate::record::{
     Batch, Change, DropOldest, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow,
-    Recovered, RecoveredSession, Seq, SessionKey, SessionRecord, Span, Store, SubscriptionRecord,
+    Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Seq,
+    SessionKey, SessionRecord, Span, Store, SubscriptionRecord,
 };
 use crate::time::ServiceSeconds;
-use larder_packet::Qos;
-use std::collections::{BTreeMap, VecDeque};
+use larder_packet::{PacketId, Qos};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct MemoryStore {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     sessions: BTreeMap<SessionKey, StoredSession>,
+    /// By topic.
+    retained: BTreeMap<String, RecoveredRetained>,
     noted: Noted,
     last_session: SessionKey,
 }
@@ -132,11 +135,16 @@ struct StoredSession {
     seq_reserved: Seq,
     subscriptions: BTreeMap<String, SubscriptionRecord>,
     queue: BTreeMap<Seq, StoredRow>,
+    held: BTreeSet<PacketId>,
+    will: Option<RecoveredWill>,
 }
 
 #[derive(Clone, Debug)]
 struct StoredRow {
-    message: Arc<StoredMessage>,
+    size: u32,
+    /// `None`: the receiver has it.
+    message: Option<Arc<StoredMessage>>,
+    queued_at: ServiceSeconds,
     qos: Qos,
     retain: bool,
     subscription_ids: Box<[u8]>,
@@ -161,10 +169,6 @@ impl StoredMessage {
             expires_at: message.expires_at,
         })
     }
-
-    fn len(&self) -> u64 {
-        (self.topic.len() + self.properties.len() + self.payload.len()) as u64
-    }
 }
 
 impl Disk {
@@ -178,6 +182,39 @@ impl Disk {
                 Change::Settle { session, seq } => {
                     if let Some(stored) = self.sessions.get_mut(&session) {
                         stored.queue.remove(&seq);
+                    }
+                }
+                Change::Received { session, seq } => {
+                    let stored = self.sessions.get_mut(&session);
+                    if let Some(row) = stored.and_then(|stored| stored.queue.get_mut(&seq)) {
+                        row.message = None;
+                        row.subscription_ids = Box::default();
+                    }
+                }
+                Change::Hold { session, packet_id } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.held.insert(packet_id);
+                    }
+                }
+                Change::Release { session, packet_id } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.held.remove(&packet_id);
+                    }
+                }
+                Change::Retain { message, qos } => {
+                    let message = copy(message, batch);
+                    self.retained
+                        .insert(message.topic.clone(), RecoveredRetained { message, qos });
+                }
+                Change::Unretain { topic } => {
+                    self.retained.remove(&text(topic, batch));
+                }
+                Change::SaveWill { session, will } => {
+                    if let Some(stored) = self.sessions.get_mut(&session) {
+                        stored.will = will.map(|will| RecoveredWill {
+                            message: copy(will.message, batch),
+                            record: will.record,
+                        });
                     }
                 }
                 Change::DropOldest(ref oldest) => dropped.push(self.drop_oldest(oldest)),
@@ -235,7 +272,9 @@ impl Disk {
         let message = messages[index]
             .get_or_insert_with(|| StoredMessage::copy(&batch.messages[index], &batch.bytes));
         let row = StoredRow {
-            message: Arc::clone(message),
+            size: batch.messages[index].len(),
+            message: Some(Arc::clone(message)),
+            queued_at: owe.queued_at,
             qos: owe.qos,
             retain: owe.retain,
             subscription_ids: owe.subscription_ids.of(&batch.bytes).into(),
@@ -261,7 +300,7 @@ impl Disk {
         for (seq, row) in rows(&stored.queue, oldest.after, keep_up_to).take(oldest.keep as usize) {
             after = seq;
             dropped.kept.0 += 1;
-            dropped.kept.1 += row.message.len();
+            dropped.kept.1 += u64::from(row.size);
         }
         let newest_bytes = oldest.newest_bytes(dropped.kept.1);
         loop {
@@ -272,7 +311,7 @@ impl Disk {
                 break;
             }
             dropped.messages += 1;
-            dropped.bytes += row.message.len();
+            dropped.bytes += u64::from(row.size);
             stored.queue.remove(&seq);
         }
         dropped
@@ -295,19 +334,24 @@ impl Disk {
                 break;
             }
             last = seq;
-            let message = Message {
-                topic: push(&row.message.topic, &mut page.bytes),
-                properties: push(&row.message.properties, &mut page.bytes),
-                payload: push(&row.message.payload, &mut page.bytes),
-                expires_at: row.message.expires_at,
+            let message = match &row.message {
+                Some(message) => Message {
+                    topic: push(&message.topic, &mut page.bytes),
+                    properties: push(&message.properties, &mut page.bytes),
+                    payload: push(&message.payload, &mut page.bytes),
+                    expires_at: message.expires_at,
+                },
+                None => Message::default(),
             };
             let subscription_ids = push(&row.subscription_ids, &mut page.bytes);
-            let (qos, retain) = (row.qos, row.retain);
             page.rows.push(PageRow {
                 seq,
+                size: row.size,
                 message,
-                qos,
-                retain,
+                received: row.message.is_none(),
+                queued_at: row.queued_at,
+                qos: row.qos,
+                retain: row.retain,
                 subscription_ids,
             });
         }
@@ -322,9 +366,12 @@ impl Disk {
             seq_reserved: stored.seq_reserved,
             subscriptions: stored.subscriptions.clone().into_iter().collect(),
             extent: extent(&stored.queue),
+            held: stored.held.iter().copied().collect(),
+            will: stored.will.clone(),
         });
         Recovered {
             sessions: sessions.collect(),
+            retained: self.retained.values().cloned().collect(),
             last_session: self.last_session,
             service: self.noted.service,
             wall: self.noted.wall,
@@ -339,14 +386,20 @@ impl Disk {
             .sessions
             .values()
             .filter_map(|stored| extent(&stored.queue));
-        queues.map(|extent| extent.bytes).sum()
+        let wills = self
+            .sessions
+            .values()
+            .filter_map(|stored| stored.will.as_ref());
+        let retained = self.retained.values().map(|retained| &retained.message);
+        let copies = wills.map(|will| &will.message).chain(retained);
+        queues.map(|extent| extent.bytes).sum::<u64>() + copies.map(size).sum::<u64>()
     }
 }
 
 fn extent(queue: &BTreeMap<Seq, StoredRow>) -> Option<Extent> {
     let ((&first, oldest), (&last, newest)) = (queue.first_key_value()?, queue.last_key_value()?);
     let messages_ever = newest.messages_before + 1;
-    let bytes_ever = newest.bytes_before + newest.message.len();
+    let bytes_ever = newest.bytes_before + u64::from(newest.size);
     Some(Extent {
         first,
         last,
@@ -364,6 +417,20 @@ fn rows(
 ) -> impl Iterator<Item = (Seq, &StoredRow)> {
     let range = (Excluded(after), Included(up_to.max(after)));
     queue.range(range).map(|(&seq, row)| (seq, row))
+}
+
+fn copy(message: u32, batch: &Batch) -> RecoveredMessage {
+    let message = &batch.messages[message as usize];
+    RecoveredMessage {
+        topic: text(message.topic, batch),
+        properties: message.properties.of(&batch.bytes).to_vec(),
+        payload: message.payload.of(&batch.bytes).to_vec(),
+        expires_at: message.expires_at,
+    }
+}
+
+fn size(message: &RecoveredMessage) -> u64 {
+    (message.topic.len() + message.properties.len() + message.payload.len()) as u64
 }
 
 fn text(span: Span, batch: &Batch) -> String {

@@ -178,7 +178,14 @@ impl SimStore {
                 let filter = String::from_utf8_lossy(filter.of(&batch.bytes)).into_owned();
                 committed.subscriptions.push((session, filter, false));
             }
-            Change::Cancelled | Change::Reserve { .. } => {}
+            Change::Cancelled
+            | Change::Reserve { .. }
+            | Change::Received { .. }
+            | Change::Hold { .. }
+            | Change::Release { .. }
+            | Change::Retain { .. }
+            | Change::Unretain { .. }
+            | Change::SaveWill { .. } => {}
         }
     }
 

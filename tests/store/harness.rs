@@ -331,6 +331,7 @@ impl Fill {
             },
             retain: seq % 3 == 0,
             subscription_ids,
+            queued_at: ServiceSeconds(1_000 + seq),
             messages_before,
             bytes_before,
         }));

@@ -131,6 +131,14 @@ impl Application<'_> {
             Change::Cancelled => Ok(()),
             Change::Owe(ref owe) => self.owe(owe),
             Change::Settle { session, seq } => self.settle(session, seq),
+            Change::Received { .. }
+            | Change::Hold { .. }
+            | Change::Release { .. }
+            | Change::Retain { .. }
+            | Change::Unretain { .. }
+            | Change::SaveWill { .. } => Err(Fault::Other(format!(
+                "the schema has no place yet for {change:?}"
+            ))),
             Change::DropOldest(ref oldest) => {
                 let dropped = self.drop_oldest(oldest)?;
                 self.dropped.push(dropped);

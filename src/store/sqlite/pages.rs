@@ -7,6 +7,7 @@ use super::{
     seq_of, slot_of,
 };
 use crate::record::{Message, Page, PageRequest, PageRow, Span};
+use crate::time::ServiceSeconds;
 use std::path::Path;
 
 /// The reader's connection.
@@ -92,7 +93,10 @@ fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<b
     let retain = record.flags.retain();
     page.rows.push(PageRow {
         seq: seq_of(columns[0]),
+        size: u32::try_from(columns[1]).unwrap_or(u32::MAX),
         message,
+        received: false,
+        queued_at: ServiceSeconds(0),
         qos,
         retain,
         subscription_ids,

@@ -54,11 +54,14 @@ pub(super) fn recover(connection: &Connection) -> Result<Recovered, Fault> {
             subscriptions: subscriptions(connection, columns[0], &client_id, &mut told)?,
             client_id,
             extent,
+            held: Vec::new(),
+            will: None,
         });
     }
     let highest = sessions.last().map_or(0, |session| session.key.0);
     Ok(Recovered {
         sessions,
+        retained: Vec::new(),
         last_session: SessionKey(last_session.max(highest)),
         service: noted.service,
         wall: noted.wall,
