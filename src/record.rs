@@ -313,7 +313,7 @@ pub struct PageRow {
     pub message: Message,
     /// Whether its receiver has it and only the PUBREL is owed ([`Change::Received`]).
     pub received: bool,
-    /// When it was queued.
+    /// When it was queued; 0 if an earlier Larder queued it, which did not write that down.
     pub queued_at: ServiceSeconds,
     /// The granted QoS.
     pub qos: Qos,

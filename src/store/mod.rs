@@ -35,7 +35,7 @@ pub const READER_CACHE_BYTES: usize = 128 << 10;
 /// Stack of each of the two threads, in bytes.
 pub const THREAD_STACK_BYTES: usize = 256 << 10;
 /// By so much the database may pass [`Options::disk_max`], in bytes, so that what was admitted below it always fits:
-/// twice the largest batch. Batches without a new row may use as much again: settlements never lack room.
+/// twice the largest batch. Batches without a new message may use as much again: settlements never lack room.
 pub const DISK_RESERVE_BYTES: u64 = 4 << 20;
 
 /// Where and how large.

@@ -1,17 +1,20 @@
--- Larder's database: stored sessions, their subscriptions, and the messages that they are owed.
+-- Larder's database: stored sessions with their subscriptions and Wills, the messages that they are owed, and retained
+-- messages.
 --
 -- Look at it with the sqlite3 shell while Larder runs (sqlite3 -readonly larder.db); do not write to it: rows carry
 -- checksums. `SELECT * FROM backlog` and `SELECT * FROM queued LIMIT 20` are good starts.
 --
--- Every `record` is: 1 byte format number (1), a postcard encoding (varints, little end first; byte strings with their
--- length before them), 4 bytes CRC-32C, little end first. The checksum covers the columns named at each table as 8-byte
--- little-endian integers (NULL as 0) in that order, then the text column if one is named, then the record up to the
--- checksum. A row that fails it is skipped and reported, never guessed at.
+-- Every `record` is: 1 byte format number (1, and 2 in queue), a postcard encoding (varints, little end first; byte
+-- strings with their length before them), 4 bytes CRC-32C, little end first. The checksum covers the columns named at
+-- each table as 8-byte little-endian integers (NULL as 0) in that order, then the text column if one is named, then the
+-- record up to the checksum. A row that fails it is skipped and reported, never guessed at.
 --
--- PRAGMA application_id is 'LRDR', PRAGMA user_version is the version of this schema: 1.
+-- PRAGMA application_id is 'LRDR', PRAGMA user_version is the version of this schema: 2. A database of version 1 becomes
+-- one of version 2 when all of this is executed on it; its tables stay as they are, and so does what .schema says of
+-- them.
 
 -- Stored sessions.
-CREATE TABLE session (
+CREATE TABLE IF NOT EXISTS session (
   key          INTEGER PRIMARY KEY,     -- never used again for another session
   slot         INTEGER NOT NULL UNIQUE, -- 0 to 1,048,575: the session's place in queue.key; used again once its rows are gone
   client_id    TEXT NOT NULL,           -- Client Identifier
@@ -21,7 +24,7 @@ CREATE TABLE session (
 );
 
 -- Subscriptions of stored sessions.
-CREATE TABLE subscription (
+CREATE TABLE IF NOT EXISTS subscription (
   session INTEGER NOT NULL,             -- session.key
   filter  TEXT NOT NULL,                -- Topic Filter
   record  BLOB NOT NULL,                -- qos u8, no_local bool, retain_as_published bool, retain_handling u8, identifier
@@ -29,22 +32,48 @@ CREATE TABLE subscription (
   PRIMARY KEY (session, filter)
 ) WITHOUT ROWID;
 
+-- Messages of QoS 2 that the client of a stored session has sent and not yet released (PUBREL): until then the Packet
+-- Identifier stands for no other.
+CREATE TABLE IF NOT EXISTS held (
+  session   INTEGER NOT NULL,           -- session.key
+  packet_id INTEGER NOT NULL,           -- Packet Identifier, 1 to 65,535
+  record    BLOB NOT NULL,              -- nothing but the format number and the checksum over session, packet_id
+  PRIMARY KEY (session, packet_id)
+) WITHOUT ROWID;
+
+-- Wills of stored sessions.
+CREATE TABLE IF NOT EXISTS will (
+  session INTEGER PRIMARY KEY,          -- session.key
+  record  BLOB NOT NULL                 -- qos u8, retain bool, delay_interval u32 (seconds), message_expiry_interval
+                                        -- option<u32> (seconds from its publication), message as in message.record;
+                                        -- checksum over session
+);
+
+-- Retained messages.
+CREATE TABLE IF NOT EXISTS retained (
+  topic  TEXT NOT NULL UNIQUE,          -- Topic Name
+  record BLOB NOT NULL                  -- qos u8, expires_at option<u64> (service seconds), properties, payload (bytes
+                                        -- each); checksum over topic
+);
+
 -- What is owed: one row per message and session. The key is one integer, slot * 2^43 + seq, because a table by rowid
 -- takes half the pages of one WITHOUT ROWID with the key (session, seq): its rows may fill a page, and its inner pages
 -- hold integers.
-CREATE TABLE queue (
+CREATE TABLE IF NOT EXISTS queue (
   key             INTEGER PRIMARY KEY,  -- session.slot << 43 | sequence number
   size            INTEGER NOT NULL,     -- bytes of topic, properties and payload together
   messages_before INTEGER NOT NULL,     -- messages ever queued in this session before this one
   bytes_before    INTEGER NOT NULL,     -- their sizes together
-  message         INTEGER,              -- message.id, or NULL if the message stands in this record
-  record          BLOB NOT NULL         -- flags u8 (bits 0-1 granted QoS, bit 2 RETAIN), subscription identifiers (bytes, encoded
-                                        -- properties), option<message as in message.record>;
+  message         INTEGER,              -- message.id, or NULL if the message stands in this record or has been received
+  record          BLOB NOT NULL         -- flags u8 (bits 0-1 granted QoS, bit 2 RETAIN, bit 3 received: the message, of
+                                        -- QoS 2, is gone, and only its PUBREL is owed), queued_at u64 (service seconds;
+                                        -- not in format 1), subscription identifiers (bytes, encoded properties),
+                                        -- option<message as in message.record>;
                                         -- checksum over key, size, messages_before, bytes_before, message
 );
 
 -- Messages owed to more than one session, once each.
-CREATE TABLE message (
+CREATE TABLE IF NOT EXISTS message (
   id     INTEGER PRIMARY KEY,
   owed   INTEGER NOT NULL,              -- rows of queue that name it; it goes with the last
   record BLOB NOT NULL                  -- expires_at option<u64> (service seconds), topic, properties, payload (bytes each);
@@ -52,12 +81,12 @@ CREATE TABLE message (
 );
 
 -- Slots of ended sessions whose rows are still being removed, piece by piece.
-CREATE TABLE ended (
+CREATE TABLE IF NOT EXISTS ended (
   slot INTEGER PRIMARY KEY
 );
 
 -- One row: the service's own clock. Written about once a minute of service, and when a session is created.
-CREATE TABLE service (
+CREATE TABLE IF NOT EXISTS service (
   id           INTEGER PRIMARY KEY CHECK (id = 1),
   seconds      INTEGER NOT NULL,        -- seconds of service, over all starts
   wall         INTEGER,                 -- seconds since 1970 at that time, if the clock was synchronised
@@ -66,11 +95,14 @@ CREATE TABLE service (
 );
 
 -- For people: the rows of queue with their session.
+DROP VIEW IF EXISTS queued;
 CREATE VIEW queued AS
-  SELECT session.client_id, queue.key & 8796093022207 AS seq, queue.size, queue.message IS NOT NULL AS shared
+  SELECT session.client_id, queue.key & 8796093022207 AS seq, queue.size, queue.message IS NOT NULL AS shared,
+         hex(substr(queue.record, 2, 1)) >= '08' AS received
   FROM session JOIN queue ON queue.key BETWEEN session.slot << 43 AND (session.slot << 43) + 8796093022207;
 
 -- For people: the length of each queue, from its first and last row.
+DROP VIEW IF EXISTS backlog;
 CREATE VIEW backlog AS
   SELECT session.client_id,
          last.messages_before + 1 - first.messages_before AS messages_at_most,

@@ -2,10 +2,14 @@
 //! only ones that know SQLite.
 
 mod apply;
+mod held;
 mod pages;
 mod recover;
+mod retained;
 mod salvage;
+mod schema;
 mod sessions;
+mod wills;
 
 pub(super) use pages::Reader;
 
@@ -17,8 +21,7 @@ use rusqlite::{
     params,
 };
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,11 +39,6 @@ const VACUUM_PAGES: u64 = 256;
 const BUSY: Duration = Duration::from_secs(1);
 /// What SQLite can count.
 const PAGES_POSSIBLE: u64 = 0xffff_fffe;
-/// The application_id of Larder's databases.
-const APPLICATION_ID: u32 = u32::from_be_bytes(*b"LRDR");
-/// The user_version of `schema.sql`.
-const SCHEMA_VERSION: u32 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
 
 thread_local! {
     /// Pages in the write-ahead log after this thread's last commit, as SQLite's hook told.
@@ -95,7 +93,7 @@ pub(super) fn open(path: &Path, disk_max: u64) -> Result<(Database, Recovered), 
         error: fault.text().to_owned(),
     };
     salvage::finish(path).map_err(failed)?;
-    refuse_others(path)?;
+    schema::refuse_others(path)?;
     let opened = Database::open(path, disk_max).and_then(|mut database| {
         let recovered = database.recover()?;
         Ok((database, recovered))
@@ -115,48 +113,6 @@ pub(super) fn open(path: &Path, disk_max: u64) -> Result<(Database, Recovered), 
         }
         Err(fault) => Err(failed(fault)),
     }
-}
-
-/// Looks at the file's first bytes, without SQLite, because opening a file may already change it.
-fn refuse_others(path: &Path) -> Result<(), OpenError> {
-    let mut header = [0; 72];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) => {}
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
-            ) =>
-        {
-            return Ok(());
-        }
-        Err(error) => {
-            return Err(OpenError::Database {
-                path: path.to_owned(),
-                error: error.to_string(),
-            });
-        }
-    }
-    if !header.starts_with(b"SQLite format 3\0") {
-        return Ok(()); // Not a database at all: opening will call it corrupt.
-    }
-    let field = |at: usize| {
-        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    let (found, application_id) = (field(60), field(68));
-    if application_id != APPLICATION_ID {
-        return Err(OpenError::Foreign {
-            path: path.to_owned(),
-        });
-    }
-    if found > SCHEMA_VERSION {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known: SCHEMA_VERSION,
-        });
-    }
-    Ok(())
 }
 
 /// The writer's connection.
@@ -202,12 +158,7 @@ impl Database {
 
     /// Makes a batch durable, as one transaction. Returns what its `DropOldest` changes removed, and the bytes in use.
     pub(super) fn commit(&mut self, batch: &Batch) -> Result<(Vec<Dropped>, u64), Fault> {
-        self.limit_pages(
-            batch
-                .changes
-                .iter()
-                .any(|change| matches!(change, Change::Owe(_))),
-        )?;
+        self.limit_pages(batch.changes.iter().any(adds_message))?;
         self.synchronise(true)?;
         let transaction = begin(&mut self.connection)?;
         let (dropped, written_down) = apply::apply(&transaction, &mut self.memo, batch)?;
@@ -300,9 +251,9 @@ impl Database {
         self.written
     }
 
-    /// Settlements may use the reserve that new rows may not: they must never lack a page.
-    fn limit_pages(&mut self, adds_rows: bool) -> Result<(), Fault> {
-        let reserves = if adds_rows { 1 } else { 2 };
+    /// Settlements may use the reserve that new messages may not: they must never lack a page.
+    fn limit_pages(&mut self, adds_messages: bool) -> Result<(), Fault> {
+        let reserves = if adds_messages { 1 } else { 2 };
         let limit = self.disk_max.saturating_add(reserves * DISK_RESERVE_BYTES) / PAGE_BYTES;
         let limit = limit.min(PAGES_POSSIBLE);
         if limit != self.pages_limit {
@@ -336,6 +287,13 @@ impl Database {
     }
 }
 
+fn adds_message(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Owe(_) | Change::Retain { .. } | Change::SaveWill { will: Some(_), .. }
+    )
+}
+
 /// Opens or creates the file, for writing.
 fn connect(path: &Path) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -353,34 +311,20 @@ fn connect(path: &Path) -> Result<Connection, Fault> {
          PRAGMA mmap_size = 0;",
         WRITER_CACHE_BYTES >> 10,
     ))?;
-    let objects: u32 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if objects == 0 {
-        create(&mut connection)?;
-    }
+    schema::create_if_empty(&mut connection)?;
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA journal_size_limit = {};",
         2 * u64::from(WAL_PAGES_MAX) * WAL_FRAME_BYTES,
     ))?;
+    schema::migrate_if_old(&mut connection, path)?;
     // Also takes the place of SQLite's own checkpoints, which would make the commit wait.
     connection.wal_hook(Some(|_, pages| {
         WAL_PAGES.set(u32::try_from(pages).unwrap_or(0));
         Ok(())
     }));
     Ok(connection)
-}
-
-/// Creates the schema while the file still has a rollback journal: so the marks by which [`refuse_others`] knows the
-/// file are in it from the first moment, not only in a write-ahead log.
-fn create(connection: &mut Connection) -> Result<(), Fault> {
-    let transaction = begin(connection)?;
-    transaction.execute_batch(SCHEMA)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    transaction.commit()?;
-    Ok(())
 }
 
 fn begin(connection: &mut Connection) -> Result<Transaction<'_>, rusqlite::Error> {

@@ -1,13 +1,16 @@
 //! Random batches, given to the store on disk and to the one in memory: both must find and read the same.
 
 use crate::harness::{Fill, InMemory, Kept, OnDisk, found, in_words, payload};
-use larder::record::{PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord};
+use larder::record::{
+    Change, PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord, WillRecord,
+};
 use larder::time::ServiceSeconds;
+use larder_packet::Qos;
 use std::collections::BTreeMap;
 
 #[test]
 fn both_stores_keep_the_same() {
-    for seed in 1..=12 {
+    for seed in 1..=20 {
         compare(seed);
     }
 }
@@ -72,7 +75,7 @@ impl Life {
     fn change(&mut self, mut fill: Fill, random: &mut Random) -> Fill {
         let some_key = 1 + random.below(self.last_key + 1);
         let last = self.queues.get(&some_key).map_or(5, |&(_, _, last)| last);
-        match random.below(16) {
+        match random.below(26) {
             0 => {
                 self.last_key += 1;
                 self.queues.insert(self.last_key, (0, 0, 0));
@@ -105,10 +108,18 @@ impl Life {
                 fill.drop_oldest(some_key, keep, range, random.below(5), random.below(3_000))
             }
             8..=10 => fill.settle(some_key, random.below(last + 3)),
+            11 | 12 => fill.received(some_key, random.below(last + 3)),
+            13 | 14 => fill.hold(some_key, packet_id(random)),
+            15 => fill.release(some_key, packet_id(random)),
+            16 | 17 => {
+                let (topic, qos) = (format!("topic/{}", random.below(9)), qos(random));
+                fill.retain(&topic, &some_payload(random), qos)
+            }
+            18 => fill.unretain(&format!("topic/{}", random.below(9))),
+            19 => fill.will(some_key, &some_payload(random), will(random)),
+            20 => fill.no_will(some_key),
             _ => {
-                let size_max = 1 << random.below(13);
-                let size = usize::try_from(random.below(size_max)).unwrap();
-                let message = fill.message("some/topic", &payload(random.next(), size));
+                let message = fill.message("some/topic", &some_payload(random));
                 let size = u64::from(fill.peek(message).len());
                 let share = 1 + random.below(3);
                 for (&key, (rows, bytes, last)) in &mut self.queues {
@@ -119,9 +130,38 @@ impl Life {
                         *bytes += size;
                     }
                 }
-                fill
+                match random.below(4) {
+                    0 => fill.change(Change::Retain {
+                        message,
+                        qos: qos(random),
+                    }),
+                    _ => fill,
+                }
             }
         }
+    }
+}
+
+fn some_payload(random: &mut Random) -> Vec<u8> {
+    let size_max = 1 << random.below(13);
+    let size = usize::try_from(random.below(size_max)).unwrap();
+    payload(random.next(), size)
+}
+
+fn packet_id(random: &mut Random) -> u16 {
+    u16::try_from(1 + random.below(9) * 8_191).unwrap()
+}
+
+fn qos(random: &mut Random) -> Qos {
+    Qos::from_u8(u8::try_from(random.below(3)).unwrap()).unwrap()
+}
+
+fn will(random: &mut Random) -> WillRecord {
+    WillRecord {
+        qos: qos(random) as u8,
+        retain: random.below(2) == 0,
+        delay_interval: u32::try_from(random.below(1 << 32)).unwrap(),
+        message_expiry_interval: (random.below(2) == 0).then_some(7),
     }
 }
 

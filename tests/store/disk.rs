@@ -1,16 +1,13 @@
-//! What only a disk can do: be locked, foreign, cut off, damaged, full.
+//! What only a disk can do: be locked, foreign, cut off, full.
 
-use crate::harness::{Directory, Fill, Kept, OnDisk, all_of, found, in_words, open, seqs};
-use larder::record::{Batch, Event, PageRequest, SessionRecord, SubscriptionRecord};
+use crate::harness::{
+    Directory, Fill, Kept, OnDisk, ROOM, all_of, found, in_words, open, payload, seqs, session,
+};
+use larder::record::{Batch, Event, SessionRecord, SubscriptionRecord, WillRecord};
 use larder::store::OpenError;
+use larder_packet::Qos;
 use std::fs;
 use std::time::{Duration, Instant};
-
-const ROOM: u64 = 1 << 30;
-
-fn session(key: u64) -> Fill {
-    Fill::new().session(key, &format!("client {key}"), SessionRecord::default())
-}
 
 #[test]
 fn finds_everything_committed_after_a_kill() {
@@ -90,7 +87,7 @@ fn leaves_the_databases_of_others_alone() {
         let error = open(disk.directory.path(), ROOM).err().unwrap();
         match error {
             OpenError::Newer {
-                found: 2, known: 1, ..
+                found: 3, known: 2, ..
             } => assert!(newer),
             OpenError::Foreign { .. } => assert!(!newer),
             other => panic!("{other}"),
@@ -98,212 +95,6 @@ fn leaves_the_databases_of_others_alone() {
         assert_eq!(fs::read(disk.database()).unwrap(), other);
         assert!(!disk.directory.path().join("larder.db-wal").exists());
     }
-}
-
-#[test]
-fn sets_aside_what_is_no_database() {
-    let directory = Directory::new();
-    let path = directory.path().join("larder.db");
-    fs::write(&path, vec![0x5a; 8_192]).unwrap();
-    let (mut disk, recovered) = OnDisk::at(directory, ROOM);
-    let told = recovered.salvaged.unwrap();
-    assert!(told.contains("larder.db.corrupt-1"), "{told}");
-    assert_eq!(
-        fs::read(disk.directory.path().join("larder.db.corrupt-1")).unwrap(),
-        [0x5a; 8_192]
-    );
-    disk.commit(session(1).done());
-    assert_eq!(disk.restart().salvaged, None);
-}
-
-/// Fills a queue and returns the file's bytes and where in them the payloads begin.
-fn filled() -> (OnDisk, Vec<u8>) {
-    let mut disk = OnDisk::new();
-    let mut fill = session(1).session(2, "client 2", SessionRecord::default());
-    let shared = fill.message("t", b"<shared payload>");
-    fill.owe(shared, 1, 1);
-    fill.owe(shared, 2, 1);
-    disk.commit(fill.queue(1, 2..=2_000, 300).reserve(1, 5_000).done());
-    disk.stop();
-    let bytes = fs::read(disk.database()).unwrap();
-    (disk, bytes)
-}
-
-fn position(bytes: &[u8], text: &[u8]) -> usize {
-    bytes
-        .windows(text.len())
-        .position(|window| window == text)
-        .unwrap()
-}
-
-#[test]
-fn skips_and_names_rows_with_a_flipped_bit() {
-    let (mut disk, mut bytes) = filled();
-    for text in [&b"<payload 3>"[..], b"<payload 7>", b"<shared payload>"] {
-        let at = position(&bytes, text);
-        bytes[at + 1] ^= 4;
-    }
-    fs::write(disk.database(), &bytes).unwrap();
-    let recovered = disk.restart();
-    assert_eq!(recovered.salvaged, None);
-    assert_eq!(recovered.sessions[0].extent.unwrap().messages, 2_000);
-    let page = disk.read(PageRequest {
-        up_to: 10,
-        ..all_of(1)
-    });
-    assert_eq!(
-        (seqs(&page), &page.bad[..]),
-        (vec![2, 4, 5, 6, 8, 9, 10], &[1, 3, 7][..])
-    );
-    let page = disk.read(PageRequest {
-        rows_max: 3,
-        ..all_of(1)
-    });
-    assert_eq!(
-        (seqs(&page), &page.bad[..], page.read_up_to),
-        (vec![2], &[1, 3][..], 3)
-    );
-    disk.commit(Fill::new().settle(1, 1).settle(1, 3).settle(1, 7).done());
-    let page = disk.read(PageRequest {
-        up_to: 10,
-        ..all_of(1)
-    });
-    assert_eq!((page.rows.len(), page.bad.len()), (7, 0));
-}
-
-#[test]
-fn takes_the_next_good_row_for_a_bad_last_one() {
-    let (mut disk, mut bytes) = filled();
-    for text in [&b"<payload 1999>"[..], b"<payload 2000>"] {
-        let at = position(&bytes, text);
-        bytes[at + 1] ^= 4;
-    }
-    fs::write(disk.database(), &bytes).unwrap();
-    let extent = disk.restart().sessions[0].extent.unwrap();
-    assert_eq!(
-        (extent.first, extent.last, extent.messages_ever),
-        (1, 2_000, 2_000)
-    );
-    assert_eq!(extent.messages, 2_000);
-}
-
-/// A column of a wrong type, too, is a bad row and not a batch that can never be committed.
-#[test]
-fn settles_and_drops_rows_that_are_damaged() {
-    let (mut disk, _) = filled();
-    let somebody = rusqlite::Connection::open(disk.database()).unwrap();
-    let damage = "UPDATE queue SET size = 'x', message = 'y', record = NULL";
-    assert!(
-        somebody.execute_batch(damage).is_err(),
-        "columns are NOT NULL"
-    );
-    let damage = "UPDATE queue SET size = -7, message = 'y', record = 1.5, bytes_before = 'z'";
-    somebody.execute_batch(damage).unwrap();
-    somebody.close().unwrap();
-    assert_eq!(disk.restart().sessions[0].extent.unwrap().messages, 2_000);
-    assert_eq!(disk.read(all_of(1)).bad.len(), 2_000);
-    let fill = Fill::new()
-        .settle(1, 1)
-        .drop_oldest(1, 0, (0, 2_000), 10, 0)
-        .end(2);
-    let dropped = disk.commit(fill.done());
-    assert_eq!((dropped[0].messages, dropped[0].bytes), (1_999, 0));
-    assert!(disk.read(all_of(1)).bad.is_empty());
-    disk.commit(Fill::new().end(1).done());
-    assert!(disk.restart().sessions.is_empty());
-}
-
-#[test]
-fn mends_a_bad_session_record() {
-    let (mut disk, mut bytes) = filled();
-    // Former places of the row, now free, may still have the name.
-    while let Some(at) = bytes.windows(8).position(|window| window == b"client 1") {
-        bytes[at + 7] = b'7';
-    }
-    fs::write(disk.database(), &bytes).unwrap();
-    let recovered = disk.restart();
-    assert!(recovered.salvaged.unwrap().contains("client 7"));
-    let session = &recovered.sessions[0];
-    assert_eq!(session.record.expiry_interval, u32::MAX);
-    assert!(
-        session.seq_reserved > 5_000,
-        "none that may have been sent is used again"
-    );
-    assert_eq!(disk.restart().salvaged, None);
-}
-
-#[test]
-fn salvages_what_it_can_while_it_runs() {
-    let (mut disk, mut bytes) = filled();
-    let damaged = position(&bytes, b"<payload 1000>") / 1024 * 1024;
-    bytes[damaged..damaged + 1024].fill(0xff);
-    fs::write(disk.database(), &bytes).unwrap();
-    assert_eq!(
-        disk.restart().salvaged,
-        None,
-        "the damage is where recovery does not look"
-    );
-    let until = Instant::now() + Duration::from_secs(30);
-    let page = loop {
-        match disk.try_read(all_of(1)) {
-            Ok(page) => break page,
-            Err(error) => assert!(Instant::now() < until, "{error}"),
-        }
-    };
-    assert!(
-        page.rows.len() > 1_990 && page.rows.len() < 2_000,
-        "{}",
-        page.rows.len()
-    );
-    assert_eq!(
-        (page.rows[0].seq, page.rows[page.rows.len() - 1].seq),
-        (1, 2_000)
-    );
-    assert!(in_words(&disk.read(all_of(2)))[0].contains("<shared payload>"));
-    assert!(disk.directory.path().join("larder.db.corrupt-1").exists());
-    disk.commit(Fill::new().settle(1, 1).queue(1, 2_001..=2_001, 10).done());
-    assert!(in_words(&disk.read(all_of(2)))[0].contains("<shared payload>"));
-    assert_eq!(disk.restart().salvaged, None);
-    assert_eq!(
-        disk.read(PageRequest {
-            after: 2_000,
-            ..all_of(1)
-        })
-        .rows
-        .len(),
-        1
-    );
-}
-
-#[test]
-fn salvages_what_it_can_at_start() {
-    let (mut disk, mut bytes) = filled();
-    let at = bytes
-        .windows(8)
-        .rposition(|window| window == b"client 1")
-        .unwrap()
-        / 1024
-        * 1024;
-    // The page's kind, which no page may have: the session table cannot be read at all.
-    bytes[at] = 0xee;
-    fs::write(disk.database(), &bytes).unwrap();
-    let recovered = disk.restart();
-    assert!(
-        recovered
-            .salvaged
-            .unwrap()
-            .contains("0 sessions and 0 queued messages")
-    );
-    assert!(recovered.sessions.is_empty());
-}
-
-/// The power went when the new file was complete and the old one had already been renamed.
-#[test]
-fn finishes_a_salvage_that_was_cut_off() {
-    let (mut disk, _) = filled();
-    let new = disk.directory.path().join("larder.db.salvaged");
-    fs::rename(disk.database(), new).unwrap();
-    assert_eq!(disk.restart().sessions.len(), 2);
 }
 
 #[test]
@@ -367,6 +158,64 @@ fn tries_again_until_it_commits_and_complains_once() {
     };
     assert_eq!(batch.ticket.0, 7);
     assert_eq!(seqs(&disk.read(all_of(1))), [2, 3, 4]);
+}
+
+/// What nobody can read any more takes no room either.
+#[test]
+fn leaves_nothing_behind_of_what_is_gone() {
+    let mut disk = OnDisk::new();
+    let mut fill = session(1).session(2, "client 2", SessionRecord::default());
+    for seq in 1..=4 {
+        let shared = fill.message("t", b"shared");
+        fill.owe(shared, 1, seq);
+        fill.owe(shared, 2, seq);
+    }
+    let fill = fill
+        .hold(1, 7)
+        .will(1, b"will", WillRecord::default())
+        .retain("t", b"retained", Qos::AtLeastOnce)
+        .received(1, 1);
+    disk.commit(fill.done());
+    let fill = Fill::new().received(2, 1).received(1, 2).settle(2, 2);
+    disk.commit(fill.received(1, 3).settle(1, 3).unretain("t").done());
+    disk.commit(Fill::new().settle(2, 3).settle(2, 4).end(1).done());
+    disk.commit(Fill::new().settle(2, 1).done());
+    // The rows of the ended session went between the last two commits.
+    disk.stop();
+    let left: String = rusqlite::Connection::open(disk.database())
+        .unwrap()
+        .query_row(
+            "SELECT (SELECT count(*) FROM queue) || (SELECT count(*) FROM message) || (SELECT count(*) FROM held)
+                 || (SELECT count(*) FROM will) || (SELECT count(*) FROM retained)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(left, "00000");
+}
+
+/// A retained message is replaced in its place: one page, not a new place for it and an index of topics that changes.
+#[test]
+fn replaces_a_retained_message_with_one_page() {
+    let mut disk = OnDisk::new();
+    let payload = |number: u64| payload(number, 300 + usize::try_from(number % 10).unwrap());
+    let mut fill = Fill::new();
+    for number in 0..100 {
+        fill = fill.retain(
+            &format!("hall/{number}"),
+            &payload(number),
+            Qos::AtLeastOnce,
+        );
+    }
+    disk.commit(fill.done());
+    let before = disk.written;
+    for number in 0..100 {
+        let topic = format!("hall/{}", number * 7 % 100);
+        let fill = Fill::new().retain(&topic, &payload(number), Qos::AtLeastOnce);
+        disk.commit(fill.done());
+    }
+    let bytes = (disk.written - before) / 100;
+    assert!(bytes < 1_500, "{bytes} bytes for each");
 }
 
 #[test]

@@ -1,39 +1,150 @@
-//! What an earlier Larder wrote must be read for ever: `fixture-v1.db` was written by schema 1, format 1.
+//! What an earlier Larder wrote must be read for ever: `fixture-v1.db` was written by schema 1, `fixture-v2.db` by
+//! schema 2.
 //!
-//! A new one is made by `LARDER_WRITE_FIXTURE=1 cargo test --test store fixture`; it belongs to a new schema or format,
-//! under a new name beside the old ones.
+//! The newest is made by `LARDER_WRITE_FIXTURE=1 cargo test --test store fixture`; a new schema or format gets one under
+//! a new name beside the old ones.
 
-use crate::harness::{Directory, Fill, Kept, OnDisk, all_of, found, in_words};
-use larder::record::{Batch, SessionRecord, SubscriptionRecord};
+use crate::harness::{Directory, Fill, Kept, OnDisk, all_of, found, in_words, open};
+use larder::record::{Batch, SessionRecord, SubscriptionRecord, WillRecord};
 use larder::time::ServiceSeconds;
+use larder_packet::Qos;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn reads_a_fixture_of_schema_1() {
-    let fixture = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/store/fixture-v1.db");
-    let expected = fixture.with_extension("txt");
+    write_on(read("fixture-v1"));
+}
+
+#[test]
+fn reads_a_fixture_of_schema_2() {
     if std::env::var_os("LARDER_WRITE_FIXTURE").is_some() {
         let mut disk = OnDisk::new();
         disk.commit(contents());
         disk.stop();
-        fs::copy(disk.database(), &fixture).unwrap();
-        fs::write(&expected, in_full(&mut disk)).unwrap();
+        fs::copy(disk.database(), path("fixture-v2", "db")).unwrap();
+        fs::write(path("fixture-v2", "txt"), in_full(&mut disk)).unwrap();
     }
+    write_on(read("fixture-v2"));
+}
+
+/// An earlier Larder is to refuse it from then on: it looks at the first bytes of the file.
+#[test]
+fn marks_a_file_of_schema_1_as_one_of_schema_2() {
+    let disk = read("fixture-v1");
+    assert_eq!(version(&disk.database()), 2);
+    let queued = sql(
+        &disk,
+        "SELECT group_concat(seq || ' ' || received) FROM queued",
+    );
+    assert_eq!(queued, "1 0,2 0,7 0");
+}
+
+#[test]
+fn migrates_although_somebody_reads() {
+    let directory = copy("fixture-v1");
+    let database = directory.path().join("larder.db");
+    let somebody = rusqlite::Connection::open(&database).unwrap();
+    somebody
+        .execute_batch("BEGIN; SELECT * FROM session")
+        .unwrap();
+    let (mut disk, recovered) = OnDisk::at(directory, 1 << 30);
+    assert_eq!(recovered.sessions.len(), 2);
+    disk.commit(Fill::new().hold(1, 7).done());
+    let image = disk.crash_image();
+    assert_eq!(version(&image.path().join("larder.db")), 1);
+    // The version in the file and that in the log differ; the next start finds both.
+    let (threads, _, recovered) = open(image.path(), 1 << 30).unwrap();
+    assert_eq!(recovered.sessions[0].held.len(), 1);
+    assert_eq!(version(&image.path().join("larder.db")), 2);
+    drop(threads);
+    drop(somebody);
+}
+
+/// What cannot be migrated because it is damaged is salvaged into the new schema.
+#[test]
+fn salvages_a_file_of_schema_1() {
+    let directory = copy("fixture-v1");
+    let database = directory.path().join("larder.db");
+    let mut bytes = fs::read(&database).unwrap();
+    // The first page of the table of subscriptions: where its kind stands, which no page may have.
+    let root = rusqlite::Connection::open(&database)
+        .unwrap()
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'subscription'",
+            [],
+            |row| row.get::<_, usize>(0),
+        )
+        .unwrap();
+    bytes[(root - 1) * 1024] = 0xee;
+    fs::write(&database, bytes).unwrap();
+    let (mut disk, recovered) = OnDisk::at(directory, 1 << 30);
+    let told = recovered.salvaged.unwrap();
+    assert!(
+        told.contains("2 sessions, 3 queued messages and 0 retained messages"),
+        "{told}"
+    );
+    assert_eq!(version(&disk.database()), 2);
+    disk.commit(Fill::new().received(1, 2).done());
+    assert!(in_words(&disk.read(all_of(1)))[1].contains("received"));
+}
+
+fn path(name: &str, extension: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/{name}.{extension}"))
+}
+
+fn copy(name: &str) -> Directory {
     let directory = Directory::new();
-    fs::copy(&fixture, directory.path().join("larder.db")).unwrap();
-    let (mut disk, _) = OnDisk::at(directory, 1 << 30);
-    assert_eq!(in_full(&mut disk), fs::read_to_string(expected).unwrap());
-    // And it is written to as any other.
+    fs::copy(path(name, "db"), directory.path().join("larder.db")).unwrap();
+    directory
+}
+
+/// Opens a fixture and compares what is in it with what is expected.
+fn read(name: &str) -> OnDisk {
+    let (mut disk, _) = OnDisk::at(copy(name), 1 << 30);
+    let expected = fs::read_to_string(path(name, "txt")).unwrap();
+    let read = in_full(&mut disk);
+    assert!(read == expected, "{read}");
+    disk
+}
+
+/// It is written to as any other.
+fn write_on(mut disk: OnDisk) {
     disk.commit(
         Fill::new()
             .settle(1, 1)
+            .received(1, 2)
             .settle(40, 7)
             .queue(40, 8..=8, 10)
+            .hold(1, 5)
+            .will(40, b"late", WillRecord::default())
+            .retain("hall/3/state", b"off", Qos::AtLeastOnce)
             .done(),
     );
-    assert_eq!(disk.read(all_of(1)).rows.len(), 1);
+    let received = r#"2 "" "" "" None ExactlyOnce false "" 17 bytes at"#;
+    assert!(in_words(&disk.read(all_of(1)))[0].starts_with(received));
     assert_eq!(disk.read(all_of(40)).rows.len(), 1);
+    let recovered = disk.restart();
+    assert_eq!(recovered.salvaged, None);
+    assert_eq!(recovered.retained.last().unwrap().message.payload, b"off");
+    let [press, bridge] = &recovered.sessions[..] else {
+        panic!("{recovered:?}")
+    };
+    assert_eq!(press.held[0].get(), 5);
+    assert_eq!(bridge.will.as_ref().unwrap().message.payload, b"late");
+}
+
+/// The version in the first bytes of the file.
+fn version(database: &Path) -> u8 {
+    fs::read(database).unwrap()[63]
+}
+
+/// What somebody sees in a shell.
+fn sql(disk: &OnDisk, query: &str) -> String {
+    rusqlite::Connection::open(disk.database())
+        .unwrap()
+        .query_row(query, [], |row| row.get(0))
+        .unwrap()
 }
 
 fn contents() -> Batch {
@@ -58,6 +169,12 @@ fn contents() -> Batch {
         retain_handling: 2,
         identifier: Some(268_435_455),
     };
+    let will = WillRecord {
+        qos: 1,
+        retain: true,
+        delay_interval: 300,
+        message_expiry_interval: Some(86_400),
+    };
     let mut fill = Fill::at(1_000, Some(1_700_000_000))
         .session(1, "press", left)
         .session(40, "$larder/bridge/Süd", bridge)
@@ -65,13 +182,18 @@ fn contents() -> Batch {
         .subscribe(40, "#", special)
         .subscribe(40, "hall/#", plain)
         .reserve(1, 1_024)
-        .reserve(40, 2_048);
+        .reserve(40, 2_048)
+        .hold(1, 65_535)
+        .hold(1, 258)
+        .will(1, b"gone", will)
+        .retain("hall/3/state", b"on", Qos::AtLeastOnce)
+        .retain("attic", b"", Qos::ExactlyOnce);
     let shared = fill.message("hall/3/state", b"on");
     fill.owe(shared, 1, 1);
     fill.owe(shared, 40, 7);
     let single = fill.message("hall/4/state", b"off");
     fill.owe(single, 1, 2);
-    fill.done()
+    fill.queue(1, 4..=4, 20).received(1, 4).done()
 }
 
 /// All that can be read, after a restart.

@@ -2,11 +2,11 @@
 
 use larder::record::{
     Batch, Change, DropOldest, Dropped, Event, Message, Owe, Page, PageRequest, Recovered, Seq,
-    SessionKey, SessionRecord, Span, Store, SubscriptionRecord, Ticket,
+    SessionKey, SessionRecord, Span, Store, SubscriptionRecord, Ticket, Will, WillRecord,
 };
 use larder::store::{self, MemoryStore, OpenError, Options, Threads};
 use larder::time::ServiceSeconds;
-use larder_packet::Qos;
+use larder_packet::{PacketId, Qos};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -358,6 +358,53 @@ impl Fill {
         })
     }
 
+    pub(crate) fn received(self, key: u64, seq: Seq) -> Fill {
+        self.change(Change::Received {
+            session: SessionKey(key),
+            seq,
+        })
+    }
+
+    pub(crate) fn hold(self, key: u64, packet_id: u16) -> Fill {
+        self.change(Change::Hold {
+            session: SessionKey(key),
+            packet_id: PacketId::new(packet_id).unwrap(),
+        })
+    }
+
+    pub(crate) fn release(self, key: u64, packet_id: u16) -> Fill {
+        self.change(Change::Release {
+            session: SessionKey(key),
+            packet_id: PacketId::new(packet_id).unwrap(),
+        })
+    }
+
+    pub(crate) fn retain(mut self, topic: &str, payload: &[u8], qos: Qos) -> Fill {
+        let message = self.message(topic, payload);
+        self.change(Change::Retain { message, qos })
+    }
+
+    pub(crate) fn unretain(mut self, topic: &str) -> Fill {
+        let topic = self.bytes(topic.as_bytes());
+        self.change(Change::Unretain { topic })
+    }
+
+    pub(crate) fn will(mut self, key: u64, payload: &[u8], record: WillRecord) -> Fill {
+        let message = self.message(&format!("will/{key}"), payload);
+        self.0.messages[message as usize].expires_at = None;
+        self.change(Change::SaveWill {
+            session: SessionKey(key),
+            will: Some(Will { message, record }),
+        })
+    }
+
+    pub(crate) fn no_will(self, key: u64) -> Fill {
+        self.change(Change::SaveWill {
+            session: SessionKey(key),
+            will: None,
+        })
+    }
+
     /// Drops from the range, but for the first `keep`, until the newest `bytes_keep` of `bytes_ever` bytes are left.
     pub(crate) fn drop_oldest(
         self,
@@ -384,6 +431,13 @@ impl Fill {
         self.0.changes.push(change);
         self
     }
+}
+
+/// More than is needed.
+pub(crate) const ROOM: u64 = 1 << 30;
+
+pub(crate) fn session(key: u64) -> Fill {
+    Fill::new().session(key, &format!("client {key}"), SessionRecord::default())
 }
 
 /// Different for each number, and found again in a file.
@@ -413,7 +467,7 @@ pub(crate) fn in_words(page: &Page) -> Vec<String> {
     let text = |span: Span| String::from_utf8_lossy(span.of(&page.bytes)).into_owned();
     let rows = page.rows.iter().map(|row| {
         format!(
-            "{} {:?} {:?} {:?} {:?} {:?} {} {:?}",
+            "{} {:?} {:?} {:?} {:?} {:?} {} {:?} {} bytes at {}{}",
             row.seq,
             text(row.message.topic),
             text(row.message.properties),
@@ -421,7 +475,10 @@ pub(crate) fn in_words(page: &Page) -> Vec<String> {
             row.message.expires_at.map(|at| at.0),
             row.qos,
             row.retain,
-            text(row.subscription_ids)
+            text(row.subscription_ids),
+            row.size,
+            row.queued_at.0,
+            if row.received { " received" } else { "" }
         )
     });
     rows.chain([format!(

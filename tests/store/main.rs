@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod damage;
 mod differential;
 mod disk;
 mod fixture;

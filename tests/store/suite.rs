@@ -1,8 +1,12 @@
 //! What every store promises.
 
 use crate::harness::{Fill, InMemory, Kept, OnDisk, all_of, in_words, payload, seqs};
-use larder::record::{Dropped, Extent, PageRequest, SessionKey, SessionRecord, SubscriptionRecord};
+use larder::record::{
+    Change, Dropped, Extent, PageRequest, RecoveredMessage, RecoveredRetained, RecoveredWill,
+    SessionKey, SessionRecord, SubscriptionRecord, Will, WillRecord,
+};
 use larder::time::ServiceSeconds;
+use larder_packet::Qos;
 
 macro_rules! promises {
     ($($promise:ident)*) => {
@@ -29,6 +33,12 @@ promises! {
     keeps_the_later_of_two_rows_with_one_number
     notes_service_time_once_a_minute
     knows_a_queue_from_its_first_and_last_row
+    keeps_of_a_received_row_what_is_still_owed
+    gives_up_a_shared_message_that_all_have_received
+    holds_packet_identifiers_until_they_are_released
+    keeps_the_last_retained_message_of_each_topic
+    keeps_a_will_until_its_session_ends
+    copies_what_is_owed_retained_and_willed_at_once
 }
 
 const RECORD: SessionRecord = SessionRecord {
@@ -49,6 +59,13 @@ const SUBSCRIPTION: SubscriptionRecord = SubscriptionRecord {
     identifier: Some(268_435_455),
 };
 
+const WILL: WillRecord = WillRecord {
+    qos: 2,
+    retain: true,
+    delay_interval: u32::MAX,
+    message_expiry_interval: Some(0),
+};
+
 fn starts_empty(store: &mut dyn Kept) {
     let recovered = store.restart();
     assert!(recovered.sessions.is_empty());
@@ -56,6 +73,7 @@ fn starts_empty(store: &mut dyn Kept) {
     assert_eq!(recovered.service, ServiceSeconds(0));
     assert_eq!(recovered.wall, None);
     assert_eq!(recovered.salvaged, None);
+    assert_eq!(recovered.retained, []);
     assert_eq!(
         in_words(&store.read(all_of(1))),
         [format!("read up to {}, bad []", 1_u64 << 40)]
@@ -120,12 +138,13 @@ fn keeps_rows_with_all_they_say(store: &mut dyn Kept) {
     assert_eq!(unowed, 2);
     store.commit(fill.done());
     for _ in 0..2 {
-        let first = r#"1 "hall/light" "\u{1}\u{1}" "on" Some(9000) AtLeastOnce false "\u{b}\u{5}""#;
+        let first = r#"1 "hall/light" "\u{1}\u{1}" "on" Some(9000) AtLeastOnce false "\u{b}\u{5}" 14 bytes at 1001"#;
         let page = store.read(all_of(1));
         assert_eq!(in_words(&page)[0], first);
+        assert_eq!((page.rows[1].size, page.rows[1].received), (5_011, false));
         assert_eq!(page.rows[1].message.payload.of(&page.bytes), [0; 5_000]);
         assert_eq!(seqs(&page), [1, 2]);
-        let other = r#"6 "hall/light" "\u{1}\u{1}" "on" Some(9000) ExactlyOnce true "\u{b}\u{5}""#;
+        let other = r#"6 "hall/light" "\u{1}\u{1}" "on" Some(9000) ExactlyOnce true "\u{b}\u{5}" 14 bytes at 1006"#;
         assert_eq!(in_words(&store.read(all_of(2)))[0], other);
         store.restart();
     }
@@ -231,6 +250,15 @@ fn ignores_what_is_not_there(store: &mut dyn Kept) {
         .end(7)
         .reserve(7, 5)
         .subscribe(7, "f", SUBSCRIPTION)
+        .received(1, 99)
+        .received(7, 1)
+        .hold(7, 1)
+        .release(7, 1)
+        .release(1, 1)
+        .unretain("not there")
+        .will(7, b"nobody's", WillRecord::default())
+        .no_will(7)
+        .no_will(1)
         .drop_oldest(7, 0, (0, 9), 3, 0);
     let dropped = store.commit(fill.done());
     assert_eq!(
@@ -245,7 +273,9 @@ fn ignores_what_is_not_there(store: &mut dyn Kept) {
     );
     let recovered = store.restart();
     assert_eq!(recovered.sessions.len(), 1);
-    assert!(recovered.sessions[0].subscriptions.is_empty());
+    let session = &recovered.sessions[0];
+    assert!(session.subscriptions.is_empty() && session.held.is_empty() && session.will.is_none());
+    assert!(recovered.retained.is_empty());
     assert!(in_words(&store.read(all_of(1)))[0].contains("for one after all"));
 }
 
@@ -302,7 +332,9 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
 fn ends_a_session_with_all_it_has(store: &mut dyn Kept) {
     let fill = Fill::new()
         .session(1, "a", RECORD)
-        .subscribe(1, "f", SUBSCRIPTION);
+        .subscribe(1, "f", SUBSCRIPTION)
+        .hold(1, 7)
+        .will(1, b"gone", WILL);
     store.commit(fill.queue(1, 1..=1_500, 50).done());
     store.commit(Fill::new().end(1).session(2, "a", CONFIGURED).done());
     assert_eq!(seqs(&store.read(all_of(1))), [0; 0]);
@@ -311,6 +343,8 @@ fn ends_a_session_with_all_it_has(store: &mut dyn Kept) {
     assert_eq!(recovered.sessions[0].key, SessionKey(2));
     assert_eq!(recovered.sessions[0].extent, None);
     assert!(recovered.sessions[0].subscriptions.is_empty());
+    assert!(recovered.sessions[0].held.is_empty());
+    assert_eq!(recovered.sessions[0].will, None);
     store.commit(Fill::new().end(2).done());
     let recovered = store.restart();
     assert!(recovered.sessions.is_empty());
@@ -388,4 +422,171 @@ fn knows_a_queue_from_its_first_and_last_row(store: &mut dyn Kept) {
         bytes_ever: 1_400,
     };
     assert_eq!(store.restart().sessions[0].extent, Some(extent));
+}
+
+fn keeps_of_a_received_row_what_is_still_owed(store: &mut dyn Kept) {
+    let fill = Fill::new().session(1, "a", RECORD).queue(1, 1..=3, 100);
+    store.commit(fill.done());
+    let before = store.restart().sessions[0].extent;
+    store.commit(Fill::new().received(1, 2).done());
+    for _ in 0..2 {
+        let page = store.read(all_of(1));
+        assert_eq!(
+            in_words(&page)[1],
+            r#"2 "" "" "" None ExactlyOnce false "" 103 bytes at 1002 received"#
+        );
+        assert_eq!(seqs(&page), [1, 2, 3]);
+        assert_eq!(store.restart().sessions[0].extent, before);
+    }
+    // Said twice, it is as said once; what is dropped counts as it was queued.
+    let fill = Fill::new()
+        .received(1, 2)
+        .received(1, 1)
+        .drop_oldest(1, 0, (1, 3), 309, 103);
+    assert_eq!(
+        store.commit(fill.done()),
+        [Dropped {
+            session: SessionKey(1),
+            messages: 1,
+            bytes: 103,
+            kept: (0, 0),
+            rest: Some((2, 206)),
+        }]
+    );
+    store.commit(Fill::new().settle(1, 1).done());
+    assert_eq!(seqs(&store.read(all_of(1))), [3]);
+}
+
+fn gives_up_a_shared_message_that_all_have_received(store: &mut dyn Kept) {
+    let mut fill = Fill::new().session(1, "a", RECORD).session(2, "b", RECORD);
+    let message = fill.message("t", b"shared by two");
+    fill.owe(message, 1, 2);
+    fill.owe(message, 2, 2);
+    // In the same batch, too.
+    store.commit(fill.received(1, 2).done());
+    assert!(in_words(&store.read(all_of(1)))[0].ends_with("16 bytes at 1002 received"));
+    assert!(in_words(&store.read(all_of(2)))[0].contains("shared by two"));
+    store.commit(Fill::new().received(2, 2).settle(1, 2).done());
+    store.restart();
+    assert!(in_words(&store.read(all_of(2)))[0].ends_with("16 bytes at 1002 received"));
+    store.commit(Fill::new().settle(2, 2).done());
+    assert_eq!(store.restart().sessions[1].extent, None);
+}
+
+fn holds_packet_identifiers_until_they_are_released(store: &mut dyn Kept) {
+    let fill = Fill::new()
+        .session(1, "a", RECORD)
+        .session(2, "b", RECORD)
+        .hold(2, 65_535)
+        .hold(2, 1)
+        .hold(1, 300)
+        .hold(2, 300)
+        .hold(2, 300)
+        .hold(1, 5)
+        .release(1, 5);
+    store.commit(fill.done());
+    let held = |store: &mut dyn Kept| -> Vec<Vec<u16>> {
+        let sessions = store.restart().sessions;
+        let ids = sessions.iter().map(|session| session.held.iter());
+        ids.map(|ids| ids.map(|id| id.get()).collect()).collect()
+    };
+    assert_eq!(held(store), [vec![300], vec![1, 300, 65_535]]);
+    store.commit(Fill::new().release(2, 300).release(2, 1).hold(2, 1).done());
+    assert_eq!(held(store), [vec![300], vec![1, 65_535]]);
+}
+
+fn keeps_the_last_retained_message_of_each_topic(store: &mut dyn Kept) {
+    let large = vec![b'x'; 256 << 10];
+    let fill = Fill::new()
+        .retain("hall/light", b"on", Qos::AtLeastOnce)
+        .retain("hall/heat", b"21", Qos::AtMostOnce)
+        .retain("Öl", &large, Qos::ExactlyOnce)
+        .retain("hall/light", b"off", Qos::ExactlyOnce)
+        .retain("cellar", b"gone", Qos::AtLeastOnce)
+        .unretain("cellar");
+    store.commit(fill.done());
+    store.commit(
+        Fill::new()
+            .unretain("hall/heat")
+            .retain("hall/heat", b"22", Qos::AtMostOnce)
+            .done(),
+    );
+    let retained = |topic: &str, payload: &[u8], qos| RecoveredRetained {
+        message: RecoveredMessage {
+            topic: topic.to_owned(),
+            properties: b"\x01\x01".to_vec(),
+            payload: payload.to_vec(),
+            expires_at: Some(ServiceSeconds(9_000)),
+        },
+        qos,
+    };
+    assert!(
+        store.restart().retained
+            == [
+                retained("hall/heat", b"22", Qos::AtMostOnce),
+                retained("hall/light", b"off", Qos::ExactlyOnce),
+                retained("Öl", &large, Qos::ExactlyOnce),
+            ]
+    );
+    store.commit(Fill::new().unretain("Öl").unretain("hall/light").done());
+    let left = store.restart().retained;
+    assert_eq!(left, [retained("hall/heat", b"22", Qos::AtMostOnce)]);
+}
+
+fn keeps_a_will_until_its_session_ends(store: &mut dyn Kept) {
+    let fill = Fill::new()
+        .session(1, "a", RECORD)
+        .session(2, "b", RECORD)
+        .will(1, b"first", WillRecord::default())
+        .will(1, b"second", WILL)
+        .will(2, b"other", WillRecord::default());
+    store.commit(fill.done());
+    // The record of a session says nothing of its Will.
+    store.commit(Fill::new().session(1, "a", CONFIGURED).no_will(2).done());
+    let sessions = store.restart().sessions;
+    let will = RecoveredWill {
+        message: RecoveredMessage {
+            topic: "will/1".to_owned(),
+            properties: b"\x01\x01".to_vec(),
+            payload: b"second".to_vec(),
+            expires_at: None,
+        },
+        record: WILL,
+    };
+    assert_eq!(sessions[0].will, Some(will));
+    assert_eq!(sessions[1].will, None);
+    store.commit(Fill::new().end(1).session(3, "a", RECORD).done());
+    let sessions = store.restart().sessions;
+    assert!(sessions.iter().all(|session| session.will.is_none()));
+}
+
+/// One message may be all of these in one batch; each goes by itself.
+fn copies_what_is_owed_retained_and_willed_at_once(store: &mut dyn Kept) {
+    let mut fill = Fill::new().session(1, "a", RECORD).session(2, "b", RECORD);
+    let message = fill.message("t", b"many times");
+    fill.owe(message, 1, 1);
+    let retain = Change::Retain {
+        message,
+        qos: Qos::AtLeastOnce,
+    };
+    let will = Will {
+        message,
+        record: WILL,
+    };
+    let save_will = Change::SaveWill {
+        session: SessionKey(2),
+        will: Some(will),
+    };
+    store.commit(fill.change(retain).change(save_will).done());
+    store.commit(Fill::new().settle(1, 1).done());
+    let recovered = store.restart();
+    assert_eq!(recovered.sessions[0].extent, None);
+    assert_eq!(recovered.retained[0].message.payload, b"many times");
+    assert_eq!(
+        recovered.sessions[1]
+            .will
+            .as_ref()
+            .map(|will| &will.message),
+        Some(&recovered.retained[0].message)
+    );
 }

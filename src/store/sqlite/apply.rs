@@ -1,7 +1,8 @@
 //! A batch becomes rows.
 
 use super::super::Noted;
-use super::super::blob::{Flags, MessageRecord, RowRecord, seal, unseal};
+use super::super::blob::{Flags, MessageRecord, RowRecord, seal, seal_row, unseal, unseal_row};
+use super::pages::row_columns;
 use super::{
     Connection, ErrorCode, Fault, OptionalExtension, Row, SEQ_MAX, blob, from_sql, integer, params,
     queue_key, size, slot_of, to_sql,
@@ -131,14 +132,12 @@ impl Application<'_> {
             Change::Cancelled => Ok(()),
             Change::Owe(ref owe) => self.owe(owe),
             Change::Settle { session, seq } => self.settle(session, seq),
-            Change::Received { .. }
-            | Change::Hold { .. }
-            | Change::Release { .. }
-            | Change::Retain { .. }
-            | Change::Unretain { .. }
-            | Change::SaveWill { .. } => Err(Fault::Other(format!(
-                "the schema has no place yet for {change:?}"
-            ))),
+            Change::Received { session, seq } => self.received(session, seq),
+            Change::Hold { session, packet_id } => self.hold(session, packet_id),
+            Change::Release { session, packet_id } => self.release(session, packet_id),
+            Change::Retain { message, qos } => self.retain(message, qos),
+            Change::Unretain { topic } => self.unretain(topic),
+            Change::SaveWill { session, ref will } => self.save_will(session, will.as_ref()),
             Change::DropOldest(ref oldest) => {
                 let dropped = self.drop_oldest(oldest)?;
                 self.dropped.push(dropped);
@@ -178,6 +177,7 @@ impl Application<'_> {
         let shared = self.share(owe.message)?;
         let row = RowRecord {
             flags: Flags::new(owe.qos, owe.retain),
+            queued_at: owe.queued_at,
             subscription_ids: owe.subscription_ids.of(&batch.bytes),
             message: shared.is_none().then(|| record_of(message, batch)),
         };
@@ -188,7 +188,7 @@ impl Application<'_> {
             to_sql(owe.bytes_before),
             shared.unwrap_or(0),
         ];
-        seal(&columns, "", &row, &mut self.memo.record)?;
+        seal_row(&columns, &row, &mut self.memo.record)?;
         let [key, size, messages_before, bytes_before, _] = columns;
         let insert = || {
             self.connection
@@ -237,7 +237,7 @@ impl Application<'_> {
         let shared = &mut self.memo.shared[index as usize];
         shared.owed -= 1;
         match shared.id {
-            Some(id) => release(self.connection, id),
+            Some(id) => release_message(self.connection, id),
             None => Ok(()),
         }
     }
@@ -249,6 +249,41 @@ impl Application<'_> {
         }
     }
 
+    /// The message goes; what stays is marked as received. A row that is bad stays so, and is named when it is read.
+    fn received(&mut self, session: SessionKey, seq: Seq) -> Result<(), Fault> {
+        let slot = match self.slot(session)? {
+            Some(slot) if seq <= SEQ_MAX => slot,
+            _ => return Ok(()),
+        };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT key, size, messages_before, bytes_before, message, record FROM queue
+             WHERE key = ?1",
+        )?;
+        let mut rows = statement.query([queue_key(slot, seq)])?;
+        let Some(found) = rows.next()? else {
+            return Ok(());
+        };
+        let columns = row_columns(found)?;
+        let row = match unseal_row(&columns, blob(found, 5)?) {
+            Some(row) if !row.flags.is_received() => RowRecord {
+                flags: row.flags.received(),
+                queued_at: row.queued_at,
+                subscription_ids: &[],
+                message: None,
+            },
+            _ => return Ok(()),
+        };
+        let shared = integer(found, 4)?;
+        let [key, size, messages_before, bytes_before, _] = columns;
+        let columns = [key, size, messages_before, bytes_before, 0];
+        seal_row(&columns, &row, &mut self.memo.record)?;
+        drop(rows);
+        self.connection
+            .prepare_cached("UPDATE queue SET message = NULL, record = ?2 WHERE key = ?1")?
+            .execute(params![key, self.memo.record])?;
+        shared.map_or(Ok(()), |message| release_message(self.connection, message))
+    }
+
     fn remove(&self, key: i64) -> Result<(), Fault> {
         let message = self
             .connection
@@ -257,7 +292,7 @@ impl Application<'_> {
             .optional()?
             .transpose()?
             .flatten();
-        message.map_or(Ok(()), |message| release(self.connection, message))
+        message.map_or(Ok(()), |message| release_message(self.connection, message))
     }
 
     fn drop_oldest(&mut self, oldest: &DropOldest) -> Result<Dropped, Fault> {
@@ -305,7 +340,7 @@ impl Application<'_> {
             remove_rows(self.connection, first, last)?;
         }
         for &message in &self.memo.removed {
-            release(self.connection, message)?;
+            release_message(self.connection, message)?;
         }
         Ok(dropped)
     }
@@ -346,7 +381,7 @@ impl Application<'_> {
     }
 }
 
-fn record_of<'a>(message: &Message, batch: &'a Batch) -> MessageRecord<'a> {
+pub(super) fn record_of<'a>(message: &Message, batch: &'a Batch) -> MessageRecord<'a> {
     MessageRecord {
         expires_at: message.expires_at,
         topic: message.topic.of(&batch.bytes),
@@ -361,7 +396,7 @@ pub(super) fn text_of(span: Span, batch: &Batch) -> Cow<'_, str> {
 }
 
 /// One row less names a shared message; it goes with the last.
-pub(super) fn release(connection: &Connection, message: i64) -> Result<(), Fault> {
+pub(super) fn release_message(connection: &Connection, message: i64) -> Result<(), Fault> {
     let still_owed = connection
         .prepare_cached("UPDATE message SET owed = owed - 1 WHERE id = ?1 AND owed > 1")?
         .execute([message])?;

@@ -1,13 +1,12 @@
 //! Rows are read back, a page at a time.
 
 use super::super::READER_CACHE_BYTES;
-use super::super::blob::{MessageRecord, RowRecord, unseal};
+use super::super::blob::{MessageRecord, unseal, unseal_row};
 use super::{
     BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, params, queue_key,
     seq_of, slot_of,
 };
 use crate::record::{Message, Page, PageRequest, PageRow, Span};
-use crate::time::ServiceSeconds;
 use std::path::Path;
 
 /// The reader's connection.
@@ -76,14 +75,16 @@ pub(super) fn row_columns(row: &Row<'_>) -> Result<[i64; 5], Fault> {
 /// Appends a row to `page`; `false` if it, or the shared message that it names, fails its checksum.
 fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<bool, Fault> {
     let columns = row_columns(row)?;
-    let Some(record) = unseal::<RowRecord<'_>>(&columns, "", blob(row, 5)?) else {
+    let Some(record) = unseal_row(&columns, blob(row, 5)?) else {
         return Ok(false);
     };
     let Some(qos) = record.flags.qos() else {
         return Ok(false);
     };
+    let received = record.flags.is_received();
     let message = match record.message {
         Some(message) => Some(push_message(&message, page)),
+        None if received => Some(Message::default()),
         None => push_shared(connection, columns[4], page)?,
     };
     let Some(message) = message else {
@@ -95,8 +96,8 @@ fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<b
         seq: seq_of(columns[0]),
         size: u32::try_from(columns[1]).unwrap_or(u32::MAX),
         message,
-        received: false,
-        queued_at: ServiceSeconds(0),
+        received,
+        queued_at: record.queued_at,
         qos,
         retain,
         subscription_ids,

@@ -1,10 +1,11 @@
-//! What is found at start: sessions, subscriptions, and of each queue its first and last row.
+//! What is found at start: sessions and what is theirs, of each queue its first and last row, and retained messages.
 
-use super::super::blob::{RowRecord, seal, unseal};
+use super::super::blob::{seal, unseal, unseal_row};
 use super::apply::{self, WrittenDown};
 use super::pages::row_columns;
 use super::{
-    Connection, Fault, SEQ_MAX, blob, from_sql, integer, params, queue_key, seq_of, text, to_sql,
+    Connection, Fault, SEQ_MAX, blob, from_sql, held, integer, params, queue_key, retained, seq_of,
+    text, to_sql, wills,
 };
 use crate::record::{
     Extent, Recovered, RecoveredSession, Seq, SessionKey, SessionRecord, SubscriptionRecord,
@@ -19,7 +20,7 @@ pub(super) const STAND_IN: SessionRecord = SessionRecord {
 /// Sequence numbers skipped when it is not known how far they were reserved; far more than a reserved block.
 const SEQ_SKIP: Seq = 1 << 20;
 
-/// Reads everything but the queues' rows. Bad session records are mended, bad subscriptions removed; both are told in
+/// Reads everything but the queues' rows. Bad session records are mended, other bad records removed; both are told in
 /// [`Recovered::salvaged`].
 pub(super) fn recover(connection: &Connection) -> Result<Recovered, Fault> {
     let WrittenDown {
@@ -58,10 +59,13 @@ pub(super) fn recover(connection: &Connection) -> Result<Recovered, Fault> {
             will: None,
         });
     }
+    held::recover(connection, &mut sessions, &mut told)?;
+    wills::recover(connection, &mut sessions, &mut told)?;
+    let retained = retained::recover(connection, &mut told)?;
     let highest = sessions.last().map_or(0, |session| session.key.0);
     Ok(Recovered {
         sessions,
-        retained: Vec::new(),
+        retained,
         last_session: SessionKey(last_session.max(highest)),
         service: noted.service,
         wall: noted.wall,
@@ -174,7 +178,7 @@ fn end(connection: &Connection, slot: i64, order: &str) -> Result<Option<End>, F
     let mut outermost: Option<End> = None;
     while let Some(row) = rows.next()? {
         let columns = row_columns(row)?;
-        let good = unseal::<RowRecord<'_>>(&columns, "", blob(row, 5)?).is_some();
+        let good = unseal_row(&columns, blob(row, 5)?).is_some();
         let end = outermost.get_or_insert(End {
             seq: seq_of(columns[0]),
             bad: 0,

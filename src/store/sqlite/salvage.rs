@@ -3,7 +3,7 @@
 //! The new one is complete before it takes the place of the old, so that a power cut at any instant leaves one of them
 //! there.
 
-use super::super::blob::{MessageRecord, RowRecord, unseal};
+use super::super::blob::{MessageRecord, unseal, unseal_row};
 use super::pages::row_columns;
 use super::{
     Connection, Database, Fault, OpenFlags, OptionalExtension, Row, SEQ_BITS, ToSqlOutput, begin,
@@ -24,17 +24,20 @@ pub(super) fn start_anew(path: &Path, disk_max: u64) -> Result<(Database, String
     remove(&new_path)?;
     let mut new = connect(&new_path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let (mut sessions, mut rows) = (0, 0);
+    let (mut small, mut rows) = (Copied::default(), 0);
     if let Ok(old) = Connection::open_with_flags(path, flags) {
-        sessions = copy_small_tables(&old, &mut new)?;
+        small = copy_small_tables(&old, &mut new)?;
         rows = copy_queue(&old, &new)?;
     }
     new.close().map_err(|(_, error)| error)?;
     let aside = set_aside(path)?;
     finish(path)?;
     let report = format!(
-        "the damaged database was set aside as {}; {sessions} sessions and {rows} queued messages were read from it",
-        aside.display()
+        "the damaged database was set aside as {}; {} sessions, {rows} queued messages and {} retained messages were \
+         read from it",
+        aside.display(),
+        small.sessions,
+        small.retained
     );
     Ok((Database::open(path, disk_max)?, report))
 }
@@ -96,29 +99,60 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Copies sessions, subscriptions and the service row as they are; recovery checks them. Returns how many sessions.
-fn copy_small_tables(old: &Connection, new: &mut Connection) -> Result<u64, Fault> {
+/// All tables but those that hold queues: their columns, and by which they are in order.
+const SMALL_TABLES: [(&str, usize, &str); 6] = [
+    ("session", 5, "key"),
+    ("subscription", 3, "session"),
+    ("held", 3, "session"),
+    ("will", 2, "session"),
+    ("retained", 2, "rowid"),
+    ("service", 5, "id"),
+];
+
+/// How many rows of the small tables were read.
+#[derive(Clone, Copy, Default)]
+struct Copied {
+    sessions: u64,
+    retained: u64,
+}
+
+/// Copies [`SMALL_TABLES`] as they are; recovery checks them. A table is read from its first row up to where reading
+/// fails, then from the last down.
+fn copy_small_tables(old: &Connection, new: &mut Connection) -> Result<Copied, Fault> {
     let transaction = begin(new)?;
-    let mut sessions = 0;
-    for (table, columns) in [("session", 5), ("subscription", 3), ("service", 5)] {
+    let mut copied = Copied::default();
+    for (table, columns, order) in SMALL_TABLES {
         let places = &"?1, ?2, ?3, ?4, ?5"[..columns * 4 - 2];
         let mut insert =
             transaction.prepare(&format!("INSERT OR IGNORE INTO {table} VALUES ({places})"))?;
-        let mut copied = 0;
-        read_while_possible(old, &format!("SELECT * FROM {table}"), |row| {
+        let mut rows = 0;
+        let mut copy = |row: &Row<'_>| {
             for column in 0..columns {
                 insert
                     .raw_bind_parameter(column + 1, ToSqlOutput::Borrowed(row.get_ref(column)?))?;
             }
-            copied += u64::try_from(insert.raw_execute()?).unwrap_or(0);
+            rows += u64::try_from(insert.raw_execute()?).unwrap_or(0);
             Ok(())
-        })?;
-        if table == "session" {
-            sessions = copied;
+        };
+        let query = format!("SELECT * FROM {table} ORDER BY {order}");
+        if !read_while_possible(old, &query, &mut copy)? {
+            read_while_possible(old, &format!("{query} DESC"), &mut copy)?;
+        }
+        match table {
+            "session" => copied.sessions = rows,
+            "retained" => copied.retained = rows,
+            _ => {}
         }
     }
+    // Should all keys ever given be unknown, they are given again: to sessions that have nothing of others.
+    for table in ["subscription", "held", "will"] {
+        transaction.execute(
+            &format!("DELETE FROM {table} WHERE session NOT IN (SELECT key FROM session)"),
+            [],
+        )?;
+    }
     transaction.commit()?;
-    Ok(sessions)
+    Ok(copied)
 }
 
 /// Copies queue rows that pass their checksums: from the first up to where reading fails, then from the last down.
@@ -152,7 +186,7 @@ fn copy_queue(old: &Connection, new: &Connection) -> Result<u64, Fault> {
 fn copy_row(old: &Connection, new: &Connection, row: &Row<'_>) -> Result<bool, Fault> {
     let columns = row_columns(row)?;
     let record = blob(row, 5)?;
-    if unseal::<RowRecord<'_>>(&columns, "", record).is_none() {
+    if unseal_row(&columns, record).is_none() {
         return Ok(false);
     }
     let [key, size, messages_before, bytes_before, message] = columns;
@@ -200,20 +234,23 @@ fn copy_message(old: &Connection, new: &Connection, id: i64) -> Result<bool, Fau
     Ok(true)
 }
 
-/// Hands the rows of a query to `take` until it fails to read on.
+/// Hands the rows of a query to `take` until it fails to read on. Says whether it read them all.
 fn read_while_possible(
     old: &Connection,
     query: &str,
     mut take: impl FnMut(&Row<'_>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let Ok(mut statement) = old.prepare(query) else {
-        return Ok(());
+        return Ok(false);
     };
     let Ok(mut rows) = statement.query([]) else {
-        return Ok(());
+        return Ok(false);
     };
-    while let Ok(Some(row)) = rows.next() {
-        take(row)?;
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => take(row)?,
+            Ok(None) => return Ok(true),
+            Err(_) => return Ok(false),
+        }
     }
-    Ok(())
 }

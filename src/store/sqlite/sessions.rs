@@ -2,7 +2,7 @@
 
 use super::super::Noted;
 use super::super::blob::{seal, unseal};
-use super::apply::{Application, WrittenDown, release, remove_rows, text_of};
+use super::apply::{Application, WrittenDown, release_message, remove_rows, text_of};
 use super::recover::STAND_IN;
 use super::{
     Connection, Fault, OptionalExtension, Row, SEQ_MAX, SLOTS, blob, integer, params, queue_key,
@@ -114,6 +114,12 @@ impl Application<'_> {
             .prepare_cached("DELETE FROM subscription WHERE session = ?1")?
             .execute([key])?;
         connection
+            .prepare_cached("DELETE FROM held WHERE session = ?1")?
+            .execute([key])?;
+        connection
+            .prepare_cached("DELETE FROM will WHERE session = ?1")?
+            .execute([key])?;
+        connection
             .prepare_cached(
                 "INSERT INTO ended SELECT ?1 WHERE EXISTS (SELECT 1 FROM queue WHERE key BETWEEN ?2 AND ?3)",
             )?
@@ -176,7 +182,7 @@ pub(super) fn purge(connection: &Connection, slot: i64) -> Result<(), Fault> {
     if let Some(up_to) = up_to {
         remove_rows(connection, first, up_to)?;
         for message in messages {
-            release(connection, message)?;
+            release_message(connection, message)?;
         }
     }
     if rows_left > 0 && bytes < PURGE_BYTES {
