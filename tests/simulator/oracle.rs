@@ -103,6 +103,8 @@ struct Link {
     hello: Option<Hello>,
     connected: bool,
     heard: Millis,
+    /// Since when the beginning of a packet is there.
+    begun: Option<Millis>,
     incoming: VecDeque<Incoming>,
     subscribing: VecDeque<(u16, Vec<Subscription>)>,
     unsubscribing: VecDeque<(u16, Vec<String>)>,
@@ -210,16 +212,19 @@ impl Oracle {
         server.up = false;
         server.links.clear();
         server.sessions.retain(|_, session| session.stored);
-        let on_disk: BTreeSet<(SessionKey, Id)> =
-            rows.iter().map(|((key, _), id)| (*key, *id)).collect();
+        let on_disk: BTreeSet<(SessionKey, u16, Id)> = rows
+            .iter()
+            .map(|((key, seq), id)| (*key, packet_id(*seq), *id))
+            .collect();
         for (client, session) in &mut server.sessions {
             if session.conn.take().is_some() {
                 session.left = now;
             }
             // What was sent and never written is forgotten, and nobody was told that it was taken.
             let key = server.keys.get(client).copied();
-            for sent in session.sent.values_mut() {
-                sent.acknowledged |= !key.is_some_and(|key| on_disk.contains(&(key, sent.id)));
+            for (pid, sent) in &mut session.sent {
+                sent.acknowledged |=
+                    !key.is_some_and(|key| on_disk.contains(&(key, *pid, sent.id)));
             }
             if session.expiry == 0 {
                 session.ending = true;
@@ -314,6 +319,7 @@ impl Oracle {
             hello: None,
             connected: false,
             heard: self.now,
+            begun: None,
             incoming: VecDeque::new(),
             subscribing: VecDeque::new(),
             unsubscribing: VecDeque::new(),
@@ -364,9 +370,13 @@ impl Oracle {
         link.up.feed(bytes);
         while let Some(link) = self.servers[at].links.get_mut(&conn) {
             match link.up.next() {
-                None => return,
+                None => {
+                    let since = link.begun.unwrap_or(self.now);
+                    link.begun = link.up.has_begun().then_some(since);
+                    return;
+                }
                 Some(Ok(wire)) => {
-                    link.heard = self.now;
+                    (link.heard, link.begun) = (self.now, None);
                     self.line(at, conn, "<-", &wire);
                     self.tick += 1;
                     self.packet_read(at, conn, wire);

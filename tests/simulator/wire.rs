@@ -292,6 +292,11 @@ impl Decoder {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Whether the beginning of a packet is there.
+    pub fn has_begun(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// The next whole packet.
     pub fn next(&mut self) -> Option<Result<Wire, String>> {
         match frame(&self.bytes, PACKET_MAX) {

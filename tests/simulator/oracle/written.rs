@@ -1,8 +1,10 @@
 //! What a server writes, but for the messages that it delivers: an acknowledgement only of what is durable.
 
 use super::Oracle;
+use crate::clock::Millis;
 use crate::net::Conn;
 use crate::wire::Wire;
+use larder::limits::PACKET_WAIT;
 
 impl Oracle {
     pub(super) fn packet_written(
@@ -99,6 +101,7 @@ impl Oracle {
             }
             Wire::Disconnect { reason, .. } => {
                 let silence = now - link.heard;
+                let packet_wait = PACKET_WAIT.as_millis() as Millis;
                 let keep_alive = link.hello.as_ref().map_or(0, |hello| hello.keep_alive);
                 match reason {
                     0x8E | 0x97 => Ok(()),
@@ -106,6 +109,8 @@ impl Oracle {
                     0x8D => Err(format!(
                         "a link was closed after {silence} ms of silence, its keep alive is {keep_alive} s"
                     )),
+                    // The rest of a packet never came: its link was cut.
+                    0x80 if link.begun.is_some_and(|since| now - since >= packet_wait) => Ok(()),
                     _ => Err(format!(
                         "a client that kept the rules was sent DISCONNECT 0x{reason:02X}"
                     )),
