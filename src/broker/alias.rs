@@ -6,7 +6,7 @@ use super::receive::Flow;
 use crate::limits::{LINK_TOPIC_ALIASES, TOPIC_ALIAS_BYTES, TOPIC_ALIAS_REPLACE, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::time::Now;
-use larder_packet::{Publish, ReasonCode};
+use larder_packet::{Malformed, Publish, ReasonCode};
 
 /// The aliases of a link.
 #[derive(Default)]
@@ -55,6 +55,26 @@ impl AliasPool {
     }
 }
 
+const ABOVE_MAXIMUM: Malformed = Malformed {
+    reason: ReasonCode::TopicAliasInvalid,
+    clause: "MQTT-3.3.2-9",
+    what: "the Topic Alias is above the server's Topic Alias Maximum",
+};
+const NOT_SET: Malformed = Malformed::protocol(
+    "MQTT 3.3.2.3.4",
+    "the Topic Name is empty and the Topic Alias was not set",
+);
+const TOO_LONG: Malformed = Malformed {
+    reason: ReasonCode::TopicNameInvalid,
+    clause: "MQTT 4.13",
+    what: "a Topic Name has at most 4096 bytes here",
+};
+const NO_MEMORY: Malformed = Malformed {
+    reason: ReasonCode::QuotaExceeded,
+    clause: "MQTT 4.13",
+    what: "there is no memory for another Topic Alias",
+};
+
 /// Bytes of an alias in memory.
 fn cost(topic: &str) -> usize {
     topic.len() + TOPIC_ALIAS_BYTES
@@ -81,20 +101,20 @@ impl FromClient {
     }
 
     /// Lets `alias` stand for `topic`, or finds what it stands for if that is empty.
-    fn name(&mut self, alias: u16, topic: &str, pool: &mut AliasPool) -> Result<&str, ReasonCode> {
+    fn name(&mut self, alias: u16, topic: &str, pool: &mut AliasPool) -> Result<&str, Malformed> {
         if alias > self.maximum {
-            return Err(ReasonCode::TopicAliasInvalid);
+            return Err(ABOVE_MAXIMUM);
         }
         let at = usize::from(alias - 1);
         if topic.is_empty() {
             return match self.topics.get(at) {
                 Some(topic) if !topic.is_empty() => Ok(topic),
-                _ => Err(ReasonCode::ProtocolError),
+                _ => Err(NOT_SET),
             };
         }
         if topic.len() > TOPIC_BYTES {
             // Were it only refused, the alias would go on to stand for the last one.
-            return Err(ReasonCode::TopicNameInvalid);
+            return Err(TOO_LONG);
         }
         if self.topics.is_empty() {
             self.topics.reserve_exact(usize::from(self.maximum));
@@ -106,7 +126,7 @@ impl FromClient {
         if **place != *topic {
             let before = if place.is_empty() { 0 } else { cost(place) };
             if !pool.replace(before, cost(topic)) {
-                return Err(ReasonCode::QuotaExceeded);
+                return Err(NO_MEMORY);
             }
             *place = topic.into();
         }
@@ -261,9 +281,9 @@ impl Broker {
                 self.aliased = aliased;
                 flow
             }
-            Err(reason) => {
-                self.counters.links_shed += u64::from(reason == ReasonCode::QuotaExceeded);
-                Flow::Close(reason)
+            Err(fault) => {
+                self.counters.links_shed += u64::from(fault == NO_MEMORY);
+                Flow::Fault(fault)
             }
         }
     }
@@ -283,22 +303,16 @@ mod tests {
             assert_eq!(named, Ok("ten/bytes/"));
         }
         assert_eq!(pool.used, pool.max);
-        let refused = Err(ReasonCode::QuotaExceeded);
+        let refused = Err(NO_MEMORY);
         assert_eq!(aliases.name(5, "one/too/many", &mut pool), refused);
         assert_eq!(aliases.name(4, "longer/than/ten", &mut pool), refused);
         assert_eq!(aliases.name(4, "other/ten/", &mut pool), Ok("other/ten/"));
         assert_eq!(aliases.name(4, "", &mut pool), Ok("other/ten/"));
-        assert_eq!(
-            aliases.name(5, "", &mut pool),
-            Err(ReasonCode::ProtocolError)
-        );
+        assert_eq!(aliases.name(5, "", &mut pool), Err(NOT_SET));
 
         let mut late = FromClient::default();
         assert_eq!(late.announce(&pool), 0, "it is not promised what is gone");
-        assert_eq!(
-            late.name(1, "a", &mut pool),
-            Err(ReasonCode::TopicAliasInvalid)
-        );
+        assert_eq!(late.name(1, "a", &mut pool), Err(ABOVE_MAXIMUM));
         let mut aliases = Aliases {
             from_client: aliases,
             ..Aliases::default()

@@ -4,6 +4,7 @@ use super::Broker;
 use super::journal::RestsOn;
 use super::link::Phase;
 use super::queue::Queue;
+use super::reason_string;
 use super::receive::Flow;
 use super::rules::RESERVED_CLIENT_IDS;
 use super::session::{Drops, Session};
@@ -12,9 +13,7 @@ use crate::limits::CLIENT_ID_BYTES;
 use crate::net::LinkId;
 use crate::record::{SessionKey, Ticket};
 use crate::time::Now;
-use larder_packet::{
-    ConnAck, Connect, Packet, Properties, Property, PropertyBuf, ReasonCode, Version,
-};
+use larder_packet::{ConnAck, Connect, Packet, Property, PropertyBuf, ReasonCode, Version};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -24,6 +23,10 @@ impl Broker {
             return Flow::HangUp;
         };
         link.version = connect.version;
+        link.packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        let problem_information = connect.properties.request_problem_information();
+        link.problem_information = problem_information.unwrap_or(true);
+        let packet_max = link.packet_max;
         let private = link.origin.private;
         if let Err(reason) = acceptable(connect, private) {
             return self.refuse_connect(id, connect, reason);
@@ -58,7 +61,6 @@ impl Broker {
             reason: ReasonCode::Success,
             properties: properties.as_properties(),
         };
-        let packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         if Packet::ConnAck(connack).encoded_len(connect.version) > packet_max as usize {
             // [MQTT-3.1.2-24]
             return self.refuse_connect(id, connect, ReasonCode::PacketTooLarge);
@@ -108,7 +110,6 @@ impl Broker {
             Duration::from_millis(u64::from(keep_alive) * 1500)
         };
         link.receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
-        link.packet_max = packet_max;
         link.acks
             .connack(&Packet::ConnAck(connack), connect.version, rests_on);
         self.counters.connects += 1;
@@ -156,28 +157,39 @@ impl Broker {
     }
 
     fn refuse_connect(&mut self, id: LinkId, connect: &Connect, reason: ReasonCode) -> Flow {
-        let why = match connect.will {
+        let words = match connect.will {
             Some(_) => "it has a Will, and this version keeps none",
-            None => reason.name(),
+            None => reason_string::of_connect(reason),
         };
         log::info!(
-            "link {}: CONNECT of {:?} refused: {why}",
+            "link {}: CONNECT of {:?} refused: {} (0x{:02X}){}{words}",
             id.index,
-            connect.client_id
+            connect.client_id,
+            reason.name(),
+            reason as u8,
+            if words.is_empty() { "" } else { ": " },
         );
-        let refusal = ConnAck {
-            session_present: false,
-            reason,
-            properties: Properties::EMPTY,
-        };
-        let refusal = Packet::ConnAck(refusal);
-        let packet_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
-        let fits = refusal.encoded_len(connect.version) <= packet_max as usize;
-        if let Some(link) = self.links.get_mut(id).filter(|_| fits) {
-            link.outbox
-                .control(&refusal, connect.version, &mut self.buffers);
-        }
+        self.send_refusal(id, reason, words);
         Flow::HangUp
+    }
+
+    /// Puts a CONNACK that refuses into a link's outbox, unless it is larger than the client takes [MQTT-3.1.2-24].
+    pub(super) fn send_refusal(&mut self, id: LinkId, reason: ReasonCode, words: &str) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let mut buffer = PropertyBuf::new();
+        let refusal = link.explained(words, &mut buffer, |properties| {
+            Packet::ConnAck(ConnAck {
+                session_present: false,
+                reason,
+                properties,
+            })
+        });
+        if refusal.encoded_len(link.version) <= link.packet_max as usize {
+            link.outbox
+                .control(&refusal, link.version, &mut self.buffers);
+        }
     }
 
     /// Seconds for which the session outlives its link; 0: it is volatile.

@@ -66,6 +66,8 @@ pub(super) struct Link {
     pub(super) receive_maximum: u16,
     /// The client's Maximum Packet Size.
     pub(super) packet_max: u32,
+    /// The client's Request Problem Information.
+    pub(super) problem_information: bool,
     /// Whether it stands on the list of links with acknowledgements that wait.
     pub(super) is_waiting: bool,
     /// Whether it stands on the list of links with bytes to send.
@@ -97,6 +99,7 @@ impl Link {
             rate: Rate::default(),
             receive_maximum: u16::MAX,
             packet_max: u32::MAX,
+            problem_information: true,
             is_waiting: false,
             is_sending: false,
         }

@@ -10,6 +10,7 @@ mod acknowledge;
 mod admit;
 mod alias;
 mod buffers;
+mod close;
 mod connect;
 mod counters;
 mod deliver;
@@ -20,6 +21,7 @@ mod outbox;
 mod publish;
 mod queue;
 mod rate;
+mod reason_string;
 mod receive;
 mod recover;
 mod router;
@@ -50,8 +52,7 @@ use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionReco
 use crate::time::{Mono, Now};
 use buffers::Buffers;
 use journal::Journal;
-use larder_packet::{Disconnect, Packet, Properties, ReasonCode, Version};
-use link::{Link, Links, Phase};
+use link::{Link, Links};
 use publish::Targets;
 use router::Router;
 use session::Sessions;
@@ -194,66 +195,6 @@ impl Broker {
         self.buffers.give(std::mem::take(&mut link.inbox));
         link.outbox.discard(&mut self.buffers);
         link.aliases.discard(&mut self.buffers.aliases);
-    }
-
-    /// Closes a link from our side. A 5.0 client that is connected is told why.
-    fn close(&mut self, id: LinkId, reason: ReasonCode, now: Now) {
-        let Some(link) = self.links.get_mut(id) else {
-            return;
-        };
-        if link.phase == Phase::Closing {
-            return;
-        }
-        if link.version == Version::V5 && matches!(link.phase, Phase::Connected) {
-            // After a DISCONNECT nothing may follow [MQTT-3.14.4-1].
-            self.leave_acks(id);
-            let Some(link) = self.links.get_mut(id) else {
-                return;
-            };
-            let disconnect = Packet::Disconnect(Disconnect {
-                reason,
-                properties: Properties::EMPTY,
-            });
-            link.outbox
-                .control(&disconnect, Version::V5, &mut self.buffers);
-        }
-        self.log_close(id, reason);
-        self.hang_up(id, now);
-    }
-
-    fn log_close(&self, id: LinkId, reason: ReasonCode) {
-        let place = self.links.get(id).and_then(|link| link.session);
-        let client_id = place
-            .and_then(|place| self.sessions.get(place))
-            .map_or("", |session| &*session.client_id);
-        log::info!(
-            "link {} ({client_id:?}): closed: {} (0x{:02X})",
-            id.index,
-            reason.name(),
-            reason as u8
-        );
-    }
-
-    /// Closes a link after what is in its outbox.
-    fn hang_up(&mut self, id: LinkId, now: Now) {
-        self.detach(id, now);
-        let Some(link) = self.links.get_mut(id) else {
-            return;
-        };
-        if link.phase == Phase::Closing {
-            return;
-        }
-        link.phase = Phase::Closing;
-        self.closing.push(id);
-        self.note_sending(id);
-    }
-
-    /// All 5.0 clients are told that the server shuts down, and all links closed.
-    pub fn shut_down(&mut self, now: Now) {
-        let ids: Vec<LinkId> = self.links.ids().collect();
-        for id in ids {
-            self.close(id, ReasonCode::ServerShuttingDown, now);
-        }
     }
 
     fn note_sending(&mut self, id: LinkId) {

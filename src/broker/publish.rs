@@ -13,7 +13,7 @@ use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::time::{Now, ServiceSeconds};
 use larder_packet::property::id as property_id;
-use larder_packet::{Properties, Property, Publish, Qos, ReasonCode, Version};
+use larder_packet::{Malformed, Properties, Property, Publish, Qos, ReasonCode, Version};
 use std::rc::Rc;
 
 /// A session that a message goes to: once, however many of its subscriptions match [MQTT 3.3.4].
@@ -79,8 +79,8 @@ impl Broker {
             return Flow::HangUp;
         };
         let (version, publisher) = (link.version, link.session);
-        if let Err(reason) = allowed(publish, version) {
-            return Flow::Close(reason);
+        if let Err(fault) = allowed(publish, version) {
+            return Flow::Fault(fault);
         }
         if publish.topic.len() > TOPIC_BYTES {
             return self.refuse_publish(id, publish, ReasonCode::TopicNameInvalid);
@@ -382,19 +382,29 @@ impl Broker {
 }
 
 /// What this version does not take, and has said so in its CONNACK.
-fn allowed(publish: &Publish, version: Version) -> Result<(), ReasonCode> {
+fn allowed(publish: &Publish, version: Version) -> Result<(), Malformed> {
     if publish.qos == Qos::ExactlyOnce {
-        return Err(ReasonCode::QosNotSupported);
+        return Err(Malformed {
+            reason: ReasonCode::QosNotSupported,
+            clause: "MQTT-3.2.2-11",
+            what: "the QoS is above the server's Maximum QoS",
+        });
     }
     if version == Version::V311 {
         return Ok(());
     }
     if publish.retain {
-        return Err(ReasonCode::RetainNotSupported);
+        return Err(Malformed {
+            reason: ReasonCode::RetainNotSupported,
+            clause: "MQTT-3.2.2-14",
+            what: "the server retains no messages, and said so",
+        });
     }
     if publish.properties.subscription_identifier().is_some() {
-        // [MQTT-3.3.4-6]
-        return Err(ReasonCode::ProtocolError);
+        return Err(Malformed::protocol(
+            "MQTT-3.3.4-6",
+            "a client's PUBLISH has a Subscription Identifier",
+        ));
     }
     Ok(())
 }

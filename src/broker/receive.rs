@@ -2,13 +2,13 @@
 
 use super::Broker;
 use super::link::{Parked, Phase};
+use super::reason_string;
 use super::timers::Timer;
 use crate::limits::{CONNECT_BYTES, LINK_PACKETS};
 use crate::net::LinkId;
 use crate::time::Now;
 use larder_packet::{
-    ConnAck, Disconnect, Frame, Malformed, Packet, Properties, ReasonCode, Version, connect_level,
-    frame, packet,
+    Disconnect, Frame, Malformed, Packet, ReasonCode, Version, connect_level, frame, packet,
 };
 
 /// What became of a packet.
@@ -20,6 +20,8 @@ pub(super) enum Flow {
     Park { refuse: bool },
     /// The link is closed with this reason.
     Close(ReasonCode),
+    /// The packet breaks a rule of the standard: the link is closed [MQTT 4.13].
+    Fault(Malformed),
     /// The link is closed; what the peer is to know is in its outbox.
     HangUp,
 }
@@ -127,6 +129,7 @@ impl Broker {
                 return used;
             }
             let version = link.version;
+            let mut end = bytes.len();
             let flow = match frame(&bytes[used..], packet_max) {
                 Ok(Frame::Incomplete { len }) => {
                     link.inbox_needs = len.unwrap_or(0);
@@ -135,12 +138,13 @@ impl Broker {
                     return used;
                 }
                 Ok(Frame::Complete { len }) => {
-                    let whole = &bytes[used..used + len];
+                    end = used + len;
+                    let whole = &bytes[used..end];
                     link.heard = now.mono;
                     link.partial_since = None;
                     let flow = match packet(version, whole) {
                         Ok(packet) => self.packet(id, &packet, len, now),
-                        Err(malformed) => self.malformed(id, &malformed, whole),
+                        Err(malformed) => Flow::Fault(malformed),
                     };
                     self.counters.packets_received += u64::from(!matches!(flow, Flow::Park { .. }));
                     if flow == Flow::Taken {
@@ -150,7 +154,7 @@ impl Broker {
                     }
                     flow
                 }
-                Err(malformed) => self.malformed(id, &malformed, &bytes[used..]),
+                Err(malformed) => Flow::Fault(malformed),
             };
             match flow {
                 Flow::Taken => {}
@@ -160,6 +164,10 @@ impl Broker {
                 }
                 Flow::Close(reason) => {
                     self.close(id, reason, now);
+                    return bytes.len();
+                }
+                Flow::Fault(fault) => {
+                    self.fault(id, &fault, &bytes[used..end], now);
                     return bytes.len();
                 }
                 Flow::HangUp => {
@@ -204,9 +212,19 @@ impl Broker {
                 Flow::Taken
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(id, disconnect, now),
-            // QoS 2 is neither granted nor taken, so nobody has a reason to send these; a second CONNECT
-            // [MQTT-3.1.0-2], what only a server sends, and AUTH without an Authentication Method are errors.
-            _ => Flow::Close(ReasonCode::ProtocolError),
+            Packet::Connect(_) => Flow::Fault(Malformed::protocol(
+                "MQTT-3.1.0-2",
+                "there is a second CONNECT",
+            )),
+            Packet::Auth(_) => Flow::Fault(Malformed::protocol(
+                "MQTT-4.12.0-7",
+                "there is an AUTH, and the CONNECT had no Authentication Method",
+            )),
+            // QoS 2 is neither granted nor taken, so nobody has a reason to send its packets.
+            _ => Flow::Fault(Malformed::protocol(
+                "MQTT 2.1.2",
+                "there is a packet that a client does not send",
+            )),
         }
     }
 
@@ -241,9 +259,11 @@ impl Broker {
         else {
             return Flow::HangUp;
         };
-        // A session that was to end with its link cannot be kept after all [MQTT 3.14.2.2.2].
         if session.expiry_interval == 0 && asked > 0 {
-            return Flow::Close(ReasonCode::ProtocolError);
+            return Flow::Fault(Malformed::protocol(
+                "MQTT 3.14.2.2.2",
+                "a session that was to end with its connection cannot be kept after all",
+            ));
         }
         let before = session.expiry_interval;
         if !session.configured {
@@ -256,29 +276,28 @@ impl Broker {
         Flow::HangUp
     }
 
-    /// Answers what is no packet [MQTT 4.13]: 5.0 with the Reason Code, 3.1.1 by closing the link.
-    fn malformed(&mut self, id: LinkId, malformed: &Malformed, bytes: &[u8]) -> Flow {
-        log::info!("link {}: closed: {malformed}", id.index);
+    /// Answers a packet that breaks a rule [MQTT 4.13]: 5.0 with the Reason Code, 3.1.1 by closing the
+    /// link.
+    fn fault(&mut self, id: LinkId, fault: &Malformed, bytes: &[u8], now: Now) {
+        let words = reason_string::of_malformed(fault);
         let Some(link) = self.links.get_mut(id) else {
-            return Flow::HangUp;
+            return;
         };
-        if link.phase != Phase::Opened {
-            return Flow::Close(malformed.reason);
+        if link.phase == Phase::Opened {
+            // Only a CONNECT is answered, in the form of the level that it states.
+            let version = match connect_level(bytes) {
+                Some(level) if level >= Version::V5 as u8 => Some(Version::V5),
+                Some(_) if fault.reason == ReasonCode::UnsupportedProtocolVersion => {
+                    Some(Version::V311)
+                }
+                _ => None,
+            };
+            if let Some(version) = version {
+                link.version = version;
+                self.send_refusal(id, fault.reason, &words);
+            }
         }
-        // Only a CONNECT is answered, in the form of the level that it states.
-        let version = match connect_level(bytes) {
-            Some(level) if level >= Version::V5 as u8 => Version::V5,
-            Some(_) if malformed.reason == ReasonCode::UnsupportedProtocolVersion => Version::V311,
-            _ => return Flow::HangUp,
-        };
-        let refusal = ConnAck {
-            session_present: false,
-            reason: malformed.reason,
-            properties: Properties::EMPTY,
-        };
-        link.outbox
-            .control(&Packet::ConnAck(refusal), version, &mut self.buffers);
-        Flow::HangUp
+        self.close_saying(id, fault.reason, &words, now);
     }
 
     // --- Parking ---

@@ -2,6 +2,7 @@
 
 use super::Broker;
 use super::journal::RestsOn;
+use super::reason_string;
 use super::receive::Flow;
 use super::router::subscription_bytes;
 use crate::limits::{FILTER_LEVELS, SHARE_GROUPS, SUBSCRIBE_FILTERS, TOPIC_BYTES};
@@ -9,8 +10,8 @@ use crate::net::LinkId;
 use crate::record::{Change, SubscriptionRecord};
 use crate::time::Now;
 use larder_packet::{
-    Packet, Properties, Qos, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck,
-    Unsubscribe, Version, topic,
+    Packet, Properties, PropertyBuf, Qos, ReasonCode, SubAck, Subscribe, SubscriptionOptions,
+    UnsubAck, Unsubscribe, Version, topic,
 };
 
 impl Broker {
@@ -36,12 +37,19 @@ impl Broker {
             let reason = self.subscribe(place, filter, options, identifier, now);
             reasons.push(reason.map_or_else(|refused| refused as u8, |granted| granted as u8));
         }
-        let suback = SubAck {
-            packet_id: subscribe.packet_id,
-            properties: Properties::EMPTY,
-            reasons: &reasons,
+        let Some(link) = self.links.get(id) else {
+            return Flow::HangUp;
         };
-        self.acknowledge_change(id, place, &Packet::SubAck(suback), version)
+        let words = reason_string::of_subscribe(&reasons);
+        let mut buffer = PropertyBuf::new();
+        let suback = link.explained(words, &mut buffer, |properties| {
+            Packet::SubAck(SubAck {
+                packet_id: subscribe.packet_id,
+                properties,
+                reasons: &reasons,
+            })
+        });
+        self.acknowledge_change(id, place, &suback, version)
     }
 
     pub(super) fn handle_unsubscribe(

@@ -74,12 +74,11 @@ impl Broker {
         link.timer = None;
         match link.due() {
             Some((at, due)) if at <= now.mono => {
-                log::info!("link {}: closed: {}", id.index, due.why());
-                match due {
-                    Due::Silent => self.close(id, ReasonCode::KeepAliveTimeout, now),
-                    Due::Connect => self.hang_up(id, now),
-                    Due::Packet | Due::Stuck => self.close(id, ReasonCode::UnspecifiedError, now),
-                }
+                let reason = match due {
+                    Due::Silent => ReasonCode::KeepAliveTimeout,
+                    Due::Connect | Due::Packet | Due::Stuck => ReasonCode::UnspecifiedError,
+                };
+                self.close_saying(id, reason, due.why(), now);
             }
             _ => self.watch(id),
         }

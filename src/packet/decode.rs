@@ -19,7 +19,9 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    pub(crate) const fn packet(clause: &'static str, what: &'static str) -> Self {
+    /// A Malformed Packet.
+    #[must_use]
+    pub const fn packet(clause: &'static str, what: &'static str) -> Self {
         Malformed {
             reason: ReasonCode::MalformedPacket,
             clause,
@@ -27,7 +29,9 @@ impl Malformed {
         }
     }
 
-    pub(crate) const fn protocol(clause: &'static str, what: &'static str) -> Self {
+    /// A Protocol Error.
+    #[must_use]
+    pub const fn protocol(clause: &'static str, what: &'static str) -> Self {
         Malformed {
             reason: ReasonCode::ProtocolError,
             clause,
