@@ -10,6 +10,7 @@ use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
 use crate::record::Change;
 use crate::store;
+use larder_packet::PacketId;
 use std::fmt;
 
 /// Kernel memory of a link's socket, each way.
@@ -20,6 +21,9 @@ const PROGRAM_BYTES: usize = 4 << 20;
 const BRIDGE_BYTES: usize = 512 << 10;
 /// A message from a cloud. Larger ones take as much more: of those a bridge bounds the number, not yet the bytes.
 const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
+
+/// Packet Identifiers of messages of QoS 2 that clients have not released, for each link; all share them.
+const HELD_PER_LINK: usize = 64;
 
 /// One term of the memory budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,12 @@ pub fn pools(config: &Config) -> Pools {
     }
 }
 
+/// How many Packet Identifiers of messages of QoS 2 clients may hold together, besides `limits.receive_maximum` each.
+#[must_use]
+pub fn held_max(config: &Config) -> usize {
+    config.limits.links as usize * HELD_PER_LINK
+}
+
 /// The socket buffers that are asked for.
 #[must_use]
 pub fn socket_options(config: &Config) -> SocketOptions {
@@ -94,7 +104,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row(
             "acknowledgements of a link (limits.receive_maximum)",
             links,
-            acks_bytes(limits.receive_maximum),
+            acks_bytes(limits.receive_maximum, limits.receive_maximum),
         ),
         row(
             "socket buffers of a link",
@@ -110,6 +120,16 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             "window of a session (limits.receive_maximum)",
             sessions,
             window_bytes(limits.receive_maximum),
+        ),
+        row(
+            "messages of QoS 2 not released (limits.links)",
+            held_max(config) as u64,
+            size_of::<PacketId>(),
+        ),
+        row(
+            "messages of QoS 2 not released (limits.receive_maximum)",
+            sessions,
+            usize::from(limits.receive_maximum) * size_of::<PacketId>(),
         ),
         row(
             "subscriptions (limits.memory_max)",

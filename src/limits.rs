@@ -108,6 +108,9 @@ pub struct Limits {
     pub buffer_pool_bytes: usize,
     /// Bytes of messages waiting in memory for all sessions together.
     pub transient_pool_bytes: usize,
+    /// Packet Identifiers of messages of QoS 2 that clients have not released, of all sessions together; each session may
+    /// hold as many as `receive_maximum` besides.
+    pub held_max: usize,
     /// Bytes of the database.
     pub disk_max: u64,
     /// Bytes queued for one stored session before its oldest unsent message goes.
@@ -152,6 +155,7 @@ impl Default for Limits {
             batch_bytes: 1 << 20,
             buffer_pool_bytes: 4 << 20,
             transient_pool_bytes: 2 << 20,
+            held_max: 64 * 1024,
             disk_max,
             session_disk_max: disk_max / 8,
             settle_wait: Duration::from_millis(20),

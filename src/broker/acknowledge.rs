@@ -1,12 +1,15 @@
 //! Acknowledgements both ways: a subscriber's PUBACK settles what it was owed [MQTT 3.4]; ours leave when what they rest on
-//! is durable.
+//! is durable. The packets of QoS 2 are in `qos2`.
 
 use super::Broker;
+use super::journal::RestsOn;
 use super::link::Phase;
+use super::outbox::AckOf;
 use super::receive::Flow;
+use super::window::InFlight;
 use crate::net::LinkId;
 use crate::time::Now;
-use larder_packet::Ack;
+use larder_packet::{Ack, PacketId, ReasonCode};
 
 impl Broker {
     pub(super) fn handle_puback(&mut self, id: LinkId, ack: &Ack, now: Now) -> Flow {
@@ -19,19 +22,45 @@ impl Broker {
         if session.queue.is_some() && !self.journal.has_room_to_settle() {
             return Flow::Park { refuse: false };
         }
-        let Some(in_flight) = session.window.acknowledge(ack.packet_id) else {
+        let acknowledged = session.window.acknowledge(ack.packet_id);
+        // A refusal is final too [MQTT-4.4.0-2]: it is counted.
+        let is_refused = acknowledged.is_some() && ack.reason.is_error();
+        self.counters.refused_by_subscriber += u64::from(is_refused);
+        self.settled(place, acknowledged, now)
+    }
+
+    /// A message that was in flight is settled; `None`: the acknowledgement named none that was.
+    pub(super) fn settled(&mut self, place: u32, in_flight: Option<InFlight>, now: Now) -> Flow {
+        let Some(in_flight) = in_flight else {
             self.counters.unknown_acks += 1;
             return Flow::Taken;
         };
-        // A refusal is final too [MQTT-4.4.0-2]: it is counted.
-        self.counters.refused_by_subscriber += u64::from(ack.reason.is_error());
-        if let Some(queue) = &mut session.queue {
+        let queue = self
+            .sessions
+            .get_mut(place)
+            .and_then(|session| session.queue.as_mut());
+        if let Some(queue) = queue {
             queue.settled(u64::from(in_flight.len));
             self.journal
                 .settle(queue.key, in_flight.seq, in_flight.row, now);
         }
         self.note_dirty(place);
         Flow::Taken
+    }
+
+    /// Puts an acknowledgement into its link's FIFO.
+    pub(super) fn acknowledge(
+        &mut self,
+        id: LinkId,
+        ack: AckOf,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        rests_on: RestsOn,
+    ) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.acks.numbered(ack, packet_id, reason, rests_on);
+        }
+        self.note_releasable(id);
     }
 
     /// Lets acknowledgements leave whose ground is durable.
@@ -49,8 +78,14 @@ impl Broker {
             let Some(link) = self.links.get_mut(id) else {
                 continue;
             };
+            let has_room_again = was_full && link.acks.has_room();
+            let session = link.session.filter(|_| has_room_again);
             let waits_for_room = link.parked.is_some_and(|parked| !parked.refuse);
-            let resumes = was_full && link.acks.has_room() && waits_for_room;
+            let resumes = has_room_again && waits_for_room;
+            if let Some(place) = session {
+                // PUBRELs may have waited for it.
+                self.note_dirty(place);
+            }
             if connected {
                 self.connected(id, now);
             }

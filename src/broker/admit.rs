@@ -14,9 +14,10 @@ pub(super) enum Admission {
 }
 
 impl Broker {
-    /// All or nothing: a message of `bytes` bytes that is owed to `rows` stored sessions.
-    pub(super) fn admit(&self, bytes: usize, rows: usize) -> Admission {
-        if rows == 0 {
+    /// All or nothing: a message of `bytes` bytes that is owed to `rows` stored sessions. `is_recorded`: something of it is
+    /// to be on disk.
+    pub(super) fn admit(&self, bytes: usize, rows: usize, is_recorded: bool) -> Admission {
+        if !is_recorded {
             Admission::Admit
         } else if !self.has_disk_room(bytes as u64) {
             Admission::WaitForDisk

@@ -3,6 +3,7 @@
 use super::Broker;
 use super::journal::RestsOn;
 use super::link::Phase;
+use super::qos2::Held;
 use super::queue::Queue;
 use super::reason_string;
 use super::receive::Flow;
@@ -235,7 +236,11 @@ impl Broker {
             link: None,
             window: Window::new(self.limits.window, u64::MAX),
             transient: VecDeque::new(),
+            uncommitted: VecDeque::new(),
             volatile_seq: 0,
+            held: Held::default(),
+            held_ticket: Ticket::default(),
+            received_ticket: Ticket::default(),
             queue,
             expiry_interval,
             configured,

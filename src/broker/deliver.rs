@@ -1,17 +1,18 @@
 //! From queues through windows to outboxes, as far as there is room.
 
 use super::alias::Naming;
-use super::journal::{Journal, RowNo};
+use super::journal::{Journal, RestsOn, RowNo};
 use super::link::{Link, Phase};
+use super::outbox::AckOf;
 use super::queue::{Next, Queue};
 use super::session::{Drops, Session};
 use super::timers::Timer;
-use super::window::{is_in_span, packet_id};
+use super::window::{Standing, is_in_span, packet_id};
 use super::{Broker, buffers::Buffers};
 use crate::limits::{PAGE_WAIT, SETTLEMENT_WAIT};
 use crate::record::{Change, Page, PageRequest, Seq};
 use crate::time::{Now, ServiceSeconds};
-use larder_packet::{Delivery, Qos};
+use larder_packet::{Delivery, Qos, ReasonCode};
 
 /// A message as it is to leave.
 pub(super) struct Outgoing<'a> {
@@ -72,12 +73,12 @@ pub(super) fn send(
     let sent = encode(link, buffers, out, Some(number), now);
     if matches!(sent, Sent::Yes) {
         session.volatile_seq = seq;
-        session.window.push(seq, RowNo::NONE, 0);
+        session.window.push(seq, RowNo::NONE, out.qos, 0);
     }
     sent
 }
 
-/// The number of a message of QoS 1.
+/// The number of a message of QoS 1 or 2.
 #[derive(Clone, Copy)]
 struct Number {
     seq: Seq,
@@ -223,6 +224,10 @@ impl Broker {
                     self.timers.clear(at, Timer::Read(place));
                 }
             }
+            if !link.acks.is_empty() {
+                // PUBRELs, perhaps.
+                self.releasable.push(id);
+            }
             session.drops.add(drops);
             self.counters.drops.add(drops);
             if no_room_to_settle {
@@ -326,7 +331,7 @@ impl Delivering<'_> {
                 self.link.receive_maximum,
                 self.now,
             );
-            let (seq, row, len, sent) = match next {
+            let (seq, row, qos, len, sent) = match next {
                 Next::Wait | Next::Empty => return None,
                 Next::Read(request) => {
                     queue.asked(request);
@@ -348,11 +353,9 @@ impl Delivering<'_> {
                         subscription_ids: row.subscription_ids.of(&queue.page.bytes),
                         expires_at: row.message.expires_at,
                     };
-                    let len = row.message.len();
-                    (
-                        row.seq,
-                        RowNo::NONE,
-                        len,
+                    let sent = if row.received {
+                        rerelease(self.link, self.session, queue, row.seq)
+                    } else {
                         offer(
                             self.link,
                             self.session,
@@ -361,8 +364,9 @@ impl Delivering<'_> {
                             row.seq,
                             &out,
                             self.now,
-                        ),
-                    )
+                        )
+                    };
+                    (row.seq, RowNo::NONE, row.qos, row.size, sent)
                 }
                 Next::Journal(no) => {
                     let view = self.journal.row(no)?;
@@ -376,27 +380,23 @@ impl Delivering<'_> {
                         subscription_ids: view.owe.subscription_ids.of(view.bytes),
                         expires_at: view.message.expires_at,
                     };
-                    let (seq, len) = (view.row.seq, view.message.len());
-                    (
+                    let (seq, qos, len) = (view.row.seq, view.owe.qos, view.message.len());
+                    let sent = offer(
+                        self.link,
+                        self.session,
+                        self.buffers,
+                        queue,
                         seq,
-                        no,
-                        len,
-                        offer(
-                            self.link,
-                            self.session,
-                            self.buffers,
-                            queue,
-                            seq,
-                            &out,
-                            self.now,
-                        ),
-                    )
+                        &out,
+                        self.now,
+                    );
+                    (seq, no, qos, len, sent)
                 }
             };
             match sent {
                 Offered::NoRoom => return None,
                 Offered::Sent => {
-                    self.session.window.push(seq, row, len);
+                    self.session.window.push(seq, row, qos, len);
                     self.journal.sent(row);
                     self.sent += 1;
                 }
@@ -405,6 +405,8 @@ impl Delivering<'_> {
                     self.journal.sent(row);
                     self.sent += 1;
                 }
+                Offered::Released => self.session.window.push_releasing(seq, len),
+                Offered::Rereleased => self.session.window.resent(seq),
                 Offered::Settled => {}
                 Offered::Never(why) => {
                     if !self.journal.has_room_to_settle() {
@@ -436,6 +438,10 @@ enum Offered {
     Sent,
     /// Sent again.
     Resent,
+    /// Its PUBREL is on its way, for the first time since the start.
+    Released,
+    /// The same, again.
+    Rereleased,
     /// It was settled meanwhile, and is passed over.
     Settled,
     NoRoom,
@@ -452,8 +458,13 @@ fn offer(
     now: Now,
 ) -> Offered {
     let again = queue.was_passed(seq);
-    if again && !session.window.is_to_resend(seq) {
-        return Offered::Settled;
+    if again {
+        match session.window.standing(seq) {
+            Standing::Resend => {}
+            // Received since the row was read.
+            Standing::Rerelease => return rerelease(link, session, queue, seq),
+            Standing::Done => return Offered::Settled,
+        }
     }
     let window = &session.window;
     let has_room = if again {
@@ -475,4 +486,20 @@ fn offer(
         Sent::No => Offered::NoRoom,
         Sent::Never(why) => Offered::Never(why),
     }
+}
+
+/// Sends the PUBREL of a message of QoS 2 that its receiver has, on a link that it was not sent on yet [MQTT-4.4.0-1].
+fn rerelease(link: &mut Link, session: &Session, queue: &Queue, seq: Seq) -> Offered {
+    let again = queue.was_passed(seq);
+    if again && session.window.standing(seq) != Standing::Rerelease {
+        return Offered::Settled;
+    }
+    let has_room = again || session.window.has_room(link.receive_maximum);
+    if !has_room || !link.acks.has_room() || link.phase != Phase::Connected {
+        return Offered::NoRoom;
+    }
+    let rests_on = RestsOn::Ticket(session.received_ticket);
+    link.acks
+        .numbered(AckOf::PubRel, packet_id(seq), ReasonCode::Success, rests_on);
+    if again { Offered::Rereleased } else { Offered::Released }
 }

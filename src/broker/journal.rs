@@ -221,9 +221,9 @@ impl Journal {
 
     /// Whether a message of `bytes` bytes, owed to `rows` sessions, fits into the filling batch.
     pub(super) fn has_room(&self, bytes: usize, rows: usize) -> bool {
-        // Each row may bring a reserve of sequence numbers and a drop of older rows.
+        // Each row may bring a reserve of sequence numbers and a drop of older rows, and all of them the publisher's hold.
         self.batch.bytes.len() + bytes <= self.bytes_max
-            && self.batch.changes.len() + 3 * rows + BATCH_SETTLEMENTS <= self.changes_max
+            && self.batch.changes.len() + 3 * rows + 1 + BATCH_SETTLEMENTS <= self.changes_max
     }
 
     /// Whether `changes` changes that are no rows, with `bytes` bytes, fit into the filling batch.
@@ -546,10 +546,15 @@ impl Journal {
         batch
     }
 
-    /// The batch with which everything recorded so far is committed; `None` if it is.
+    /// The ticket of the batch that is being filled.
+    pub(super) fn filling(&self) -> Ticket {
+        self.batch.ticket
+    }
+
+    /// The batch with which every change recorded so far, rows aside, is committed; `None` if all are.
     pub(super) fn last_recorded(&self) -> Option<Ticket> {
         let committing = self.committing.as_ref().map(|(batch, _)| batch.ticket);
-        (self.live > 0).then_some(self.batch.ticket).or(committing)
+        self.other_since.map(|_| self.batch.ticket).or(committing)
     }
 
     /// Whether everything recorded is committed.

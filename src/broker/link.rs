@@ -75,7 +75,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, origin: Origin, receive_maximum: u16, now: Mono) -> Link {
+    pub(super) fn new(id: LinkId, origin: Origin, acks: Acks, now: Mono) -> Link {
         Link {
             id,
             origin,
@@ -84,7 +84,7 @@ impl Link {
             inbox: Vec::new(),
             inbox_needs: 0,
             outbox: Outbox::default(),
-            acks: Acks::new(receive_maximum),
+            acks,
             pings_owed: 0,
             session: None,
             keep_alive: Duration::ZERO,

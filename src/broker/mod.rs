@@ -19,6 +19,7 @@ mod link;
 mod load;
 mod outbox;
 mod publish;
+mod qos2;
 mod queue;
 mod rate;
 mod reason_string;
@@ -53,6 +54,7 @@ use crate::time::{Mono, Now};
 use buffers::Buffers;
 use journal::Journal;
 use link::{Link, Links};
+use outbox::Acks;
 use publish::Targets;
 use router::Router;
 use session::Sessions;
@@ -87,13 +89,15 @@ pub struct Broker {
     note_due: Mono,
     /// Bytes of messages that wait in memory.
     transient_bytes: usize,
+    /// Packet Identifiers of messages of QoS 2 that are held, of all sessions.
+    held: usize,
     /// Sessions that may have something to deliver.
     dirty: VecDeque<u32>,
     /// Links whose acknowledgements may be able to leave.
     releasable: Vec<LinkId>,
     /// Links with acknowledgements that wait for a commit.
     waiting: Vec<LinkId>,
-    /// Sessions whose queue waits for a commit: a reserve, or a drop.
+    /// Sessions with something that waits for a commit.
     committing: Vec<u32>,
     /// Sessions with something to settle for which the journal had no room.
     unsettled: Vec<u32>,
@@ -142,6 +146,7 @@ impl Broker {
             disk_asked: None,
             note_due: now.mono.after(SERVICE_NOTE),
             transient_bytes: 0,
+            held: 0,
             dirty: VecDeque::new(),
             releasable: Vec::new(),
             waiting: Vec::new(),
@@ -166,8 +171,8 @@ impl Broker {
     /// A peer has connected.
     pub fn link_opened(&mut self, id: LinkId, origin: Origin, now: Now) {
         self.counters.links_opened += 1;
-        self.links
-            .insert(Link::new(id, origin, self.limits.receive_maximum, now.mono));
+        let acks = Acks::new(self.limits.receive_maximum, self.limits.window);
+        self.links.insert(Link::new(id, origin, acks, now.mono));
         self.watch(id);
     }
 
@@ -224,9 +229,7 @@ impl Broker {
             self.journal.unsent(in_flight.row);
         }
         session.window.link_ended();
-        for transient in session.transient.drain(..) {
-            self.transient_bytes = self.transient_bytes.saturating_sub(transient.cost());
-        }
+        self.transient_bytes -= session.forget_transient();
         if session.queue.is_none() || (session.expiry_interval == 0 && !session.configured) {
             self.end_session(place, now);
             return;
@@ -247,6 +250,7 @@ impl Broker {
         if let Some(at) = session.timer {
             self.timers.clear(at, Timer::Away(place));
         }
+        self.held -= session.held.len();
         for filter in &session.filters {
             self.router.unsubscribe(filter, place);
         }
@@ -356,19 +360,13 @@ impl Broker {
         }
         let mut committing = std::mem::take(&mut self.committing);
         committing.retain(|place| {
-            let Some(queue) = self
-                .sessions
-                .get_mut(*place)
-                .and_then(|session| session.queue.as_mut())
-            else {
+            let Some(session) = self.sessions.get_mut(*place) else {
                 return false;
             };
-            queue.ticket_committed(ticket);
+            session.ticket_committed(ticket);
+            let waits = session.waits_for_commit();
             note_dirty(&mut self.sessions, &mut self.dirty, *place);
-            self.sessions
-                .get(*place)
-                .and_then(|session| session.queue.as_ref())
-                .is_some_and(|queue| queue.waits_for_commit())
+            waits
         });
         self.committing = committing;
         self.releasable.append(&mut self.waiting);

@@ -2,8 +2,8 @@
 //!
 //! An acknowledgement gets into an outbox in one way only: [`Acks::push`] takes it together with what it rests on, and
 //! [`Acks::leave`] gives it out as [`Ready`] when that is done, in the order of what was acknowledged
-//! [MQTT-4.6.0-2]. PUBACK, SUBACK, UNSUBACK and CONNACK share one FIFO: a second one would let none of them leave earlier
-//! that matters, since a commit completes all that was recorded before it.
+//! [MQTT-4.6.0-2, MQTT-4.6.0-3, MQTT-4.6.0-4]. They all share one FIFO, from CONNACK to PUBCOMP: a second one would let
+//! none of them leave earlier that matters, since a commit completes all that was recorded before it.
 
 use super::buffers::Buffers;
 use super::journal::{Journal, RestsOn};
@@ -11,9 +11,18 @@ use crate::limits::{LINK_OTHER_ACKS, LINK_OUTBOX_BYTES, LINK_OUTBOX_CONTROL_BYTE
 use larder_packet::{Ack, Delivery, Packet, PacketId, Properties, ReasonCode, Version};
 use std::collections::VecDeque;
 
+/// An acknowledgement that names a PUBLISH by its Packet Identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AckOf {
+    PubAck,
+    PubRec,
+    PubRel,
+    PubComp,
+}
+
 /// An acknowledgement.
 enum Kind {
-    PubAck(PacketId, ReasonCode),
+    Numbered(AckOf, PacketId, ReasonCode),
     /// A rarer one, encoded already; `true` for the CONNACK.
     Encoded(Box<[u8]>, bool),
 }
@@ -34,25 +43,26 @@ impl Ready {
 
     /// Whether it tells a publisher that its message was taken.
     pub(super) fn is_success(&self) -> bool {
-        matches!(self.0, Kind::PubAck(_, reason) if !reason.is_error())
+        matches!(self.0, Kind::Numbered(AckOf::PubAck | AckOf::PubRec, _, reason) if !reason.is_error())
     }
 }
 
-/// The acknowledgements of a link that wait, in their order: as many PUBACKs as the client may wait for, and a few
-/// others. Holds no memory until one has waited.
+/// The acknowledgements of a link that wait, in their order: one for each message that may be under way in either
+/// direction, and a few others. Holds no memory until one has waited.
 pub(super) struct Acks {
     waiting: VecDeque<Waiting>,
     capacity: usize,
-    pubacks: u32,
+    numbered: u32,
 }
 
 impl Acks {
-    pub(super) fn new(receive_maximum: u16) -> Acks {
-        let capacity = usize::from(receive_maximum) + LINK_OTHER_ACKS;
+    /// `receive_maximum` messages may be under way from the client, `window` to it.
+    pub(super) fn new(receive_maximum: u16, window: u16) -> Acks {
+        let capacity = usize::from(receive_maximum) + usize::from(window) + LINK_OTHER_ACKS;
         Acks {
             waiting: VecDeque::new(),
             capacity,
-            pubacks: 0,
+            numbered: 0,
         }
     }
 
@@ -62,14 +72,20 @@ impl Acks {
 
     /// Whether another one fits; while not, the link is not read.
     pub(super) fn has_room(&self) -> bool {
-        let others = self.waiting.len() - self.pubacks as usize;
+        let others = self.waiting.len() - self.numbered as usize;
         self.waiting.len() < self.capacity && others < LINK_OTHER_ACKS
     }
 
-    /// A PUBACK, and what it rests on.
-    pub(super) fn puback(&mut self, packet_id: PacketId, reason: ReasonCode, rests_on: RestsOn) {
-        self.push(Kind::PubAck(packet_id, reason), rests_on);
-        self.pubacks += 1;
+    /// A PUBACK, PUBREC, PUBREL or PUBCOMP, and what it rests on.
+    pub(super) fn numbered(
+        &mut self,
+        ack: AckOf,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        rests_on: RestsOn,
+    ) {
+        self.push(Kind::Numbered(ack, packet_id, reason), rests_on);
+        self.numbered += 1;
     }
 
     /// A SUBACK or UNSUBACK, and what it rests on.
@@ -96,13 +112,13 @@ impl Acks {
             return None;
         }
         let Waiting { kind, .. } = self.waiting.pop_front()?;
-        self.pubacks -= u32::from(matches!(kind, Kind::PubAck(..)));
+        self.numbered -= u32::from(matches!(kind, Kind::Numbered(..)));
         Some(Ready(kind))
     }
 
     /// Takes back an acknowledgement for which the outbox had no room: it is at the head again.
     pub(super) fn put_back(&mut self, ready: Ready) {
-        self.pubacks += u32::from(matches!(ready.0, Kind::PubAck(..)));
+        self.numbered += u32::from(matches!(ready.0, Kind::Numbered(..)));
         self.waiting.push_front(Waiting {
             kind: ready.0,
             rests_on: RestsOn::Nothing,
@@ -118,8 +134,8 @@ fn encoded(packet: &Packet, version: Version) -> Box<[u8]> {
 
 /// Bytes that a link's FIFO takes once an acknowledgement has waited.
 #[must_use]
-pub(crate) fn acks_bytes(receive_maximum: u16) -> usize {
-    Acks::new(receive_maximum).capacity * size_of::<Waiting>()
+pub(crate) fn acks_bytes(receive_maximum: u16, window: u16) -> usize {
+    Acks::new(receive_maximum, window).capacity * size_of::<Waiting>()
 }
 
 /// Bytes on their way to a link's socket.
@@ -191,13 +207,19 @@ impl Outbox {
         buffers: &mut Buffers,
     ) -> Result<(), Ready> {
         let written = match &ready.0 {
-            Kind::PubAck(packet_id, reason) => {
+            Kind::Numbered(of, packet_id, reason) => {
                 let ack = Ack {
                     packet_id: *packet_id,
                     reason: *reason,
                     properties: Properties::EMPTY,
                 };
-                self.control(&Packet::PubAck(ack), version, buffers)
+                let packet = match of {
+                    AckOf::PubAck => Packet::PubAck(ack),
+                    AckOf::PubRec => Packet::PubRec(ack),
+                    AckOf::PubRel => Packet::PubRel(ack),
+                    AckOf::PubComp => Packet::PubComp(ack),
+                };
+                self.control(&packet, version, buffers)
             }
             Kind::Encoded(bytes, _) => {
                 let has_room = self.make_room(bytes.len(), buffers);

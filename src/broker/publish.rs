@@ -6,14 +6,16 @@ use super::journal::{Content, MessageNo, RestsOn};
 use super::receive::Flow;
 use super::router::{Match, Subscriber};
 use super::rules::may_publish;
-use super::session::{Held, Transient};
+use super::outbox::AckOf;
+use super::session::{Kept, Transient};
 use super::share::{GroupNo, Readiness};
 use super::{Broker, note_dirty};
 use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
+use crate::record::Ticket;
 use crate::time::{Now, ServiceSeconds};
 use larder_packet::property::id as property_id;
-use larder_packet::{Malformed, Properties, Property, Publish, Qos, ReasonCode, Version};
+use larder_packet::{Malformed, PacketId, Properties, Property, Publish, Qos, ReasonCode, Version};
 use std::rc::Rc;
 
 /// A session that a message goes to: once, however many of its subscriptions match [MQTT 3.3.4].
@@ -61,6 +63,30 @@ impl Targets {
     }
 }
 
+/// A message, and who publishes it.
+struct Publication<'a> {
+    content: Content<'a>,
+    qos: Qos,
+    /// `None`: the server itself.
+    publisher: Option<Publisher>,
+}
+
+/// The client that publishes.
+#[derive(Clone, Copy)]
+struct Publisher {
+    /// Its link, whose acknowledgement may wait.
+    link: LinkId,
+    /// Its session.
+    place: u32,
+    packet_id: Option<PacketId>,
+}
+
+/// No link: nobody waits for an acknowledgement.
+const NOBODY: LinkId = LinkId {
+    index: u32::MAX,
+    generation: 0,
+};
+
 /// What became of a message.
 enum Published {
     /// It was taken.
@@ -75,12 +101,18 @@ enum Published {
 
 impl Broker {
     pub(super) fn handle_publish(&mut self, id: LinkId, publish: &Publish, now: Now) -> Flow {
-        let Some(link) = self.links.get(id) else {
+        let Some((version, place)) = self
+            .links
+            .get(id)
+            .and_then(|link| Some((link.version, link.session?)))
+        else {
             return Flow::HangUp;
         };
-        let (version, publisher) = (link.version, link.session);
         if let Err(fault) = allowed(publish, version) {
             return Flow::Fault(fault);
+        }
+        if let Some(flow) = self.is_held(id, place, publish) {
+            return flow;
         }
         if publish.topic.len() > TOPIC_BYTES {
             return self.refuse_publish(id, publish, ReasonCode::TopicNameInvalid);
@@ -99,7 +131,16 @@ impl Broker {
                 .message_expiry_interval()
                 .map(|seconds| ServiceSeconds(now.service.0 + u64::from(seconds))),
         };
-        let published = self.publish(id, publisher, &content, publish.qos, now);
+        let publication = Publication {
+            content,
+            qos: publish.qos,
+            publisher: Some(Publisher {
+                link: id,
+                place,
+                packet_id: publish.packet_id,
+            }),
+        };
+        let published = self.publish(&publication, now);
         self.travelling = travelling;
 
         let Published::Taken { matched, rests_on } = published else {
@@ -107,16 +148,32 @@ impl Broker {
         };
         self.counters.publish_received += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
-        if let (Some(packet_id), Some(link)) = (publish.packet_id, self.links.get_mut(id)) {
+        if let (Some(packet_id), Some(ack)) = (publish.packet_id, ack_of(publish.qos)) {
             let reason = if matched {
                 ReasonCode::Success
             } else {
                 ReasonCode::NoMatchingSubscribers
             };
-            link.acks.puback(packet_id, reason, rests_on);
-            self.note_releasable(id);
+            self.acknowledge(id, ack, packet_id, reason, rests_on);
         }
         Flow::Taken
+    }
+
+    /// What becomes of a message of QoS 2 whose Packet Identifier is held, or can be held no more.
+    fn is_held(&mut self, id: LinkId, place: u32, publish: &Publish) -> Option<Flow> {
+        let packet_id = publish
+            .packet_id
+            .filter(|_| publish.qos == Qos::ExactlyOnce)?;
+        let session = self.sessions.get(place)?;
+        if session.held.contains(packet_id) {
+            // It was taken, and is not taken again. The FIFO keeps the order on this link; what was said on an earlier one
+            // rests on the record.
+            let rests_on = RestsOn::Ticket(session.held_ticket);
+            self.acknowledge(id, AckOf::PubRec, packet_id, ReasonCode::Success, rests_on);
+            return Some(Flow::Taken);
+        }
+        // [MQTT-3.3.4-7]
+        (!self.may_hold(place)).then_some(Flow::Close(ReasonCode::ReceiveMaximumExceeded))
     }
 
     /// Refuses a PUBLISH: 5.0 with a Reason Code where the QoS allows one. 3.1.1 has no word for it; what is not
@@ -131,7 +188,7 @@ impl Broker {
         let Some(link) = self.links.get_mut(id) else {
             return Flow::HangUp;
         };
-        let Some(packet_id) = publish.packet_id else {
+        let (Some(packet_id), Some(ack)) = (publish.packet_id, ack_of(publish.qos)) else {
             return Flow::Taken;
         };
         let reason = match link.version {
@@ -139,8 +196,7 @@ impl Broker {
             Version::V311 if reason == ReasonCode::NotAuthorized => ReasonCode::Success,
             Version::V311 => return Flow::Close(reason),
         };
-        link.acks.puback(packet_id, reason, RestsOn::Nothing);
-        self.note_releasable(id);
+        self.acknowledge(id, ack, packet_id, reason, RestsOn::Nothing);
         Flow::Taken
     }
 
@@ -152,30 +208,27 @@ impl Broker {
             payload,
             expires_at: None,
         };
-        let nobody = LinkId {
-            index: u32::MAX,
-            generation: 0,
+        let publication = Publication {
+            content,
+            qos: Qos::AtMostOnce,
+            publisher: None,
         };
-        self.publish(nobody, None, &content, Qos::AtMostOnce, now);
+        self.publish(&publication, now);
     }
 
-    fn publish(
-        &mut self,
-        id: LinkId,
-        publisher: Option<u32>,
-        content: &Content,
-        qos: Qos,
-        now: Now,
-    ) -> Published {
+    /// The one way through for a message: to whom it goes, whether there is room, and then all or nothing.
+    fn publish(&mut self, publication: &Publication, now: Now) -> Published {
         let mut targets = std::mem::take(&mut self.targets);
-        self.route(content.topic, publisher, qos, &mut targets);
-        let published = self.publish_to(&targets, id, content, now);
+        self.route(publication, &mut targets);
+        let published = self.publish_to(&targets, publication, now);
         self.targets = targets;
         published
     }
 
     /// Finds the sessions that a message goes to.
-    fn route(&mut self, topic: &str, publisher: Option<u32>, qos: Qos, targets: &mut Targets) {
+    fn route(&mut self, publication: &Publication, targets: &mut Targets) {
+        let publisher = publication.publisher.map(|publisher| publisher.place);
+        let qos = publication.qos;
         targets.targets.clear();
         targets.identifiers.clear();
         targets.encoded.clear();
@@ -183,7 +236,7 @@ impl Broker {
         targets.number += 1;
         let number = targets.number;
         let sessions = &mut self.sessions;
-        self.router.matches(topic, &mut |found| {
+        self.router.matches(publication.content.topic, &mut |found| {
             let subscriber = match found {
                 Match::Subscriber(subscriber) => subscriber,
                 Match::Group(no) => return targets.groups.push(no),
@@ -232,10 +285,10 @@ impl Broker {
     fn publish_to(
         &mut self,
         targets: &Targets,
-        id: LinkId,
-        content: &Content,
+        publication: &Publication,
         now: Now,
     ) -> Published {
+        let content = &publication.content;
         let is_owed = |target: &Target| {
             target.qos > Qos::AtMostOnce
                 && self
@@ -248,7 +301,12 @@ impl Broker {
             .iter()
             .filter(|target| is_owed(target))
             .count();
-        match self.admit(content.len() + targets.encoded.len(), rows) {
+        let hold = publication
+            .publisher
+            .and_then(|publisher| Some((publisher.place, publisher.packet_id?)))
+            .filter(|_| publication.qos == Qos::ExactlyOnce);
+        let is_recorded = rows > 0 || hold.is_some_and(|(place, _)| self.is_stored(place));
+        match self.admit(content.len() + targets.encoded.len(), rows, is_recorded) {
             Admission::Admit => {}
             Admission::Wait => return Published::Wait,
             Admission::WaitForDisk => {
@@ -257,20 +315,31 @@ impl Broker {
                 return Published::Wait;
             }
         }
-        let owed = (rows > 0).then(|| self.journal.message(content, id));
-        let mut held = None;
+        let link = publication.publisher.map_or(NOBODY, |publisher| publisher.link);
+        let owed = (rows > 0).then(|| self.journal.message(content, link));
+        // Exactly once needs to be on disk before anybody has it, where a crash could bring the same PUBLISH again.
+        let commit = is_recorded.then(|| self.journal.filling());
+        let mut kept = None;
         for target in &targets.targets {
             let ids = &targets.encoded[target.ids.0..target.ids.1];
             match owed.filter(|_| target.qos > Qos::AtMostOnce) {
                 Some(message) if self.is_stored(target.place) => {
                     self.owe(target, message, content, ids, now)
                 }
-                _ => self.offer(target, content, ids, &mut held, now),
+                _ => {
+                    let commit = commit.filter(|_| target.qos == Qos::ExactlyOnce);
+                    self.offer(target, content, ids, commit, &mut kept, now);
+                }
             }
         }
+        let held = hold.is_some_and(|(place, packet_id)| self.hold(place, packet_id, now));
         Published::Taken {
             matched: !targets.targets.is_empty(),
-            rests_on: owed.map_or(RestsOn::Nothing, RestsOn::Message),
+            rests_on: match (owed, commit.filter(|_| held)) {
+                (_, Some(ticket)) => RestsOn::Ticket(ticket),
+                (Some(message), None) => RestsOn::Message(message),
+                (None, None) => RestsOn::Nothing,
+            },
         }
     }
 
@@ -293,10 +362,10 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let Some(queue) = &mut session.queue else {
+        let waited = session.waits_for_commit();
+        let Some(queue) = session.queue.as_mut() else {
             return;
         };
-        let waited = queue.waits_for_commit();
         queue.append(
             &mut self.journal,
             place,
@@ -313,13 +382,15 @@ impl Broker {
         note_dirty(&mut self.sessions, &mut self.dirty, place);
     }
 
-    /// Gives the message to a session that is not owed it: at once if it can take it, else it waits in memory.
+    /// Gives the message to a session that is not owed it: at once if it can take it, else it waits in memory; in any case
+    /// after the commit `after`.
     fn offer(
         &mut self,
         target: &Target,
         content: &Content,
         ids: &[u8],
-        held: &mut Option<Rc<Held>>,
+        after: Option<Ticket>,
+        kept: &mut Option<Rc<Kept>>,
         now: Now,
     ) {
         let Some(session) = self.sessions.get_mut(target.place) else {
@@ -330,7 +401,7 @@ impl Broker {
             self.counters.drops.away += 1;
             return;
         };
-        if session.transient.is_empty() {
+        if session.transient.is_empty() && after.is_none() {
             let outgoing = Outgoing {
                 qos: target.qos,
                 retain: false,
@@ -355,18 +426,26 @@ impl Broker {
                 }
             }
         }
-        let message = Rc::clone(held.get_or_insert_with(|| Rc::new(Held::new(content))));
+        let message = Rc::clone(kept.get_or_insert_with(|| Rc::new(Kept::new(content))));
         let transient = Transient {
             message,
             qos: target.qos,
             retain: false,
             subscription_ids: ids.into(),
         };
-        let fits = session.transient.len() < SESSION_TRANSIENT_MESSAGES
+        let waiting = session.transient.len() + session.uncommitted.len();
+        let fits = waiting < SESSION_TRANSIENT_MESSAGES
             && self.transient_bytes + transient.cost() <= self.limits.transient_pool_bytes;
         if fits {
             self.transient_bytes += transient.cost();
-            session.transient.push_back(transient);
+            if let Some(ticket) = after {
+                if !session.waits_for_commit() {
+                    self.committing.push(target.place);
+                }
+                session.uncommitted.push_back((ticket, transient));
+            } else {
+                session.transient.push_back(transient);
+            }
         } else {
             if session.drops.overflow == 0 {
                 log::warn!(
@@ -381,15 +460,17 @@ impl Broker {
     }
 }
 
+/// What a PUBLISH of this QoS is answered with.
+fn ack_of(qos: Qos) -> Option<AckOf> {
+    match qos {
+        Qos::AtMostOnce => None,
+        Qos::AtLeastOnce => Some(AckOf::PubAck),
+        Qos::ExactlyOnce => Some(AckOf::PubRec),
+    }
+}
+
 /// What this version does not take, and has said so in its CONNACK.
 fn allowed(publish: &Publish, version: Version) -> Result<(), Malformed> {
-    if publish.qos == Qos::ExactlyOnce {
-        return Err(Malformed {
-            reason: ReasonCode::QosNotSupported,
-            clause: "MQTT-3.2.2-11",
-            what: "the QoS is above the server's Maximum QoS",
-        });
-    }
     if version == Version::V311 {
         return Ok(());
     }

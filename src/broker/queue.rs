@@ -239,6 +239,8 @@ impl Queue {
         }
         match journal.row(self.journal_next) {
             None => Next::Empty,
+            // One of QoS 2 is sent when it is on disk: it must not come again under another number.
+            Some(view) if view.owe.qos == Qos::ExactlyOnce => Next::Wait,
             Some(view) if view.row.seq > self.reserved => Next::Wait,
             Some(_) => Next::Journal(self.journal_next),
         }

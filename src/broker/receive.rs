@@ -205,6 +205,9 @@ impl Broker {
                 flow
             }
             Packet::PubAck(ack) => self.handle_puback(id, ack, now),
+            Packet::PubRec(ack) => self.handle_pubrec(id, ack, now),
+            Packet::PubRel(ack) => self.handle_pubrel(id, ack, now),
+            Packet::PubComp(ack) => self.handle_pubcomp(id, ack, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, unsubscribe, now),
             Packet::PingReq => {
@@ -220,7 +223,6 @@ impl Broker {
                 "MQTT-4.12.0-7",
                 "there is an AUTH, and the CONNECT had no Authentication Method",
             )),
-            // QoS 2 is neither granted nor taken, so nobody has a reason to send its packets.
             _ => Flow::Fault(Malformed::protocol(
                 "MQTT 2.1.2",
                 "there is a packet that a client does not send",

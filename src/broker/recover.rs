@@ -1,6 +1,7 @@
 //! Start is recovery: the sessions that the store found, and those that the configuration names.
 
 use super::Broker;
+use super::qos2::Held;
 use super::queue::Queue;
 use super::session::{Drops, Session};
 use super::window::Window;
@@ -48,7 +49,11 @@ impl Broker {
             link: None,
             window: Window::new(self.limits.window, u64::MAX),
             transient: VecDeque::new(),
+            uncommitted: VecDeque::new(),
             volatile_seq: 0,
+            held: Held::recovered(&found.held),
+            held_ticket: Ticket::default(),
+            received_ticket: Ticket::default(),
             queue: Some(Queue::recovered(
                 found,
                 self.limits.session_disk_max,
@@ -78,6 +83,7 @@ impl Broker {
             matched: (0, 0),
             drops: Drops::default(),
         });
+        self.held += found.held.len();
         for (filter, options) in &found.subscriptions {
             self.router.subscribe(filter, place, *options);
         }

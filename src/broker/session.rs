@@ -1,6 +1,7 @@
 //! Sessions: what outlives a link, and the table of them.
 
 use super::journal::Journal;
+use super::qos2::Held;
 use super::queue::Queue;
 use super::window::Window;
 use crate::limits::TRANSIENT_BYTES;
@@ -16,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A message that waits in memory, once for all sessions that wait for it.
-pub(super) struct Held {
+pub(super) struct Kept {
     /// Topic, properties, payload.
     bytes: Box<[u8]>,
     topic: usize,
@@ -24,13 +25,13 @@ pub(super) struct Held {
     pub(super) expires_at: Option<ServiceSeconds>,
 }
 
-impl Held {
-    pub(super) fn new(content: &super::journal::Content) -> Held {
+impl Kept {
+    pub(super) fn new(content: &super::journal::Content) -> Kept {
         let mut bytes = Vec::with_capacity(content.len());
         bytes.extend_from_slice(content.topic.as_bytes());
         bytes.extend_from_slice(content.properties);
         bytes.extend_from_slice(content.payload);
-        Held {
+        Kept {
             bytes: bytes.into_boxed_slice(),
             topic: content.topic.len(),
             properties: content.properties.len(),
@@ -57,7 +58,7 @@ impl Held {
 
 /// A held message as one session is to get it.
 pub(super) struct Transient {
-    pub(super) message: Rc<Held>,
+    pub(super) message: Rc<Kept>,
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) subscription_ids: Box<[u8]>,
@@ -111,8 +112,16 @@ pub(super) struct Session {
     pub(super) window: Window,
     /// Messages that wait in memory: QoS 0, and all of a volatile session.
     pub(super) transient: VecDeque<Transient>,
+    /// Those of QoS 2 that wait besides for what their publisher, or another receiver, is owed to be on disk.
+    pub(super) uncommitted: VecDeque<(Ticket, Transient)>,
     /// The next number of a volatile session.
     pub(super) volatile_seq: Seq,
+    /// What its client has published with QoS 2 and not released.
+    pub(super) held: Held,
+    /// The last change of what is held.
+    pub(super) held_ticket: Ticket,
+    /// The last record of a PUBREC.
+    pub(super) received_ticket: Ticket,
     /// A stored session's queue; `None`: the session is volatile.
     pub(super) queue: Option<Queue>,
     /// Session Expiry Interval in seconds.
@@ -149,6 +158,33 @@ impl Session {
 
     pub(super) fn key(&self) -> Option<SessionKey> {
         self.queue.as_ref().map(|queue| queue.key)
+    }
+
+    /// A commit came.
+    pub(super) fn ticket_committed(&mut self, ticket: Ticket) {
+        if let Some(queue) = &mut self.queue {
+            queue.ticket_committed(ticket);
+        }
+        while self.uncommitted.front().is_some_and(|(of, _)| *of <= ticket) {
+            let committed = self.uncommitted.pop_front();
+            self.transient.extend(committed.map(|(_, transient)| transient));
+        }
+    }
+
+    /// Whether a commit is waited for.
+    pub(super) fn waits_for_commit(&self) -> bool {
+        let queue = self.queue.as_ref();
+        queue.is_some_and(Queue::waits_for_commit) || !self.uncommitted.is_empty()
+    }
+
+    /// Forgets the messages that wait in memory; gives back the bytes that they took.
+    pub(super) fn forget_transient(&mut self) -> usize {
+        let uncommitted = self.uncommitted.drain(..).map(|(_, transient)| transient);
+        self.transient
+            .drain(..)
+            .chain(uncommitted)
+            .map(|transient| transient.cost())
+            .sum()
     }
 
     /// Nothing is in flight, and nothing is left in its queue.

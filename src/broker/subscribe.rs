@@ -144,16 +144,15 @@ impl Broker {
         if filter.len() > TOPIC_BYTES || topic::levels(filter).count() > FILTER_LEVELS {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        let granted = options.qos.min(Qos::AtLeastOnce);
         let record = SubscriptionRecord {
-            qos: granted as u8,
+            qos: options.qos as u8,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
             retain_handling: options.retain_handling,
             identifier,
         };
         self.add_subscription(place, filter, record, now)?;
-        Ok(granted)
+        Ok(options.qos)
     }
 
     /// Adds a subscription, or replaces the one with the same filter; one that stays the same is not written again.

@@ -1,4 +1,4 @@
-//! The window of a session: the messages of QoS 1 that are in flight, by their sequence numbers.
+//! The window of a session: the messages of QoS 1 and 2 that are in flight, by their sequence numbers.
 //!
 //! A Packet Identifier is derived from the sequence number, so a message that is sent again after a crash carries its
 //! original one [MQTT-4.4.0-1] and nothing is written at delivery. For that, numbers in flight lie less than 65,535
@@ -6,7 +6,7 @@
 
 use super::journal::RowNo;
 use crate::record::Seq;
-use larder_packet::PacketId;
+use larder_packet::{PacketId, Qos};
 use std::collections::VecDeque;
 
 /// Packet Identifiers run from 1 to 65,535.
@@ -32,8 +32,34 @@ enum Phase {
     Resend,
     /// Sent on the present link, and not acknowledged.
     Sent,
+    /// QoS 2: received (PUBREC); its PUBREL is to be sent again on the present link.
+    Received,
+    /// QoS 2: the PUBREL is on its way on the present link, and the PUBCOMP is waited for.
+    Releasing,
     /// Acknowledged; stands here until those before it are.
     Settled,
+}
+
+/// What is to be done with a message in flight on the present link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is to be sent again.
+    Resend,
+    /// Its PUBREL is to be sent again.
+    Rerelease,
+    /// Nothing: it is on its way, or settled.
+    Done,
+}
+
+/// What a PUBREC says of the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receipt {
+    /// This message has been received.
+    Received(Seq),
+    /// It had been before; the PUBREL goes out again.
+    Again,
+    /// No such message of QoS 2 is in flight.
+    Unknown,
 }
 
 /// A message in flight.
@@ -44,6 +70,7 @@ pub(super) struct InFlight {
     pub(super) row: RowNo,
     /// Bytes of topic, properties and payload.
     pub(super) len: u32,
+    qos: Qos,
     phase: Phase,
 }
 
@@ -55,7 +82,7 @@ pub(super) struct Window {
     /// Bytes of messages in flight above which no further one is sent; the first always is.
     bytes_max: u64,
     bytes: u64,
-    /// Those sent on the present link and not acknowledged.
+    /// Those sent on the present link, or released there, and not acknowledged.
     outstanding: u16,
 }
 
@@ -97,7 +124,28 @@ impl Window {
     }
 
     /// Puts a message in flight that was just sent; numbers come in rising order.
-    pub(super) fn push(&mut self, seq: Seq, row: RowNo, len: u32) {
+    pub(super) fn push(&mut self, seq: Seq, row: RowNo, qos: Qos, len: u32) {
+        self.enter(InFlight {
+            seq,
+            row,
+            len,
+            qos,
+            phase: Phase::Sent,
+        });
+    }
+
+    /// Puts a message in flight that was received before the start, and whose PUBREL is on its way.
+    pub(super) fn push_releasing(&mut self, seq: Seq, len: u32) {
+        self.enter(InFlight {
+            seq,
+            row: RowNo::NONE,
+            len,
+            qos: Qos::ExactlyOnce,
+            phase: Phase::Releasing,
+        });
+    }
+
+    fn enter(&mut self, entry: InFlight) {
         debug_assert!(
             self.entries.len() < usize::from(self.capacity),
             "has_room was asked"
@@ -105,44 +153,87 @@ impl Window {
         if self.entries.capacity() == 0 {
             self.entries.reserve_exact(usize::from(self.capacity));
         }
-        self.entries.push_back(InFlight {
-            seq,
-            row,
-            len,
-            phase: Phase::Sent,
-        });
-        self.bytes += u64::from(len);
+        self.bytes += u64::from(entry.len);
+        self.outstanding += 1;
+        self.entries.push_back(entry);
+    }
+
+    /// What is to be done with a message that was offered to a link before.
+    pub(super) fn standing(&self, seq: Seq) -> Standing {
+        match self.find(seq).map(|index| self.entries[index].phase) {
+            Some(Phase::Resend) => Standing::Resend,
+            Some(Phase::Received) => Standing::Rerelease,
+            _ => Standing::Done,
+        }
+    }
+
+    /// Notes that it has been sent again, or its PUBREL.
+    pub(super) fn resent(&mut self, seq: Seq) {
+        let Some(index) = self.find(seq) else { return };
+        let entry = &mut self.entries[index];
+        entry.phase = match entry.phase {
+            Phase::Resend => Phase::Sent,
+            Phase::Received => Phase::Releasing,
+            other => other,
+        };
         self.outstanding += 1;
     }
 
-    /// Whether a message is in flight and was not sent on this link yet.
-    pub(super) fn is_to_resend(&self, seq: Seq) -> bool {
-        self.find(seq)
-            .is_some_and(|index| self.entries[index].phase == Phase::Resend)
+    /// Takes out the message of QoS 1 that a PUBACK names; `None` if no such message was sent on this link.
+    pub(super) fn acknowledge(&mut self, packet_id: PacketId) -> Option<InFlight> {
+        let is_sent = |entry: &InFlight| {
+            entry.qos == Qos::AtLeastOnce && entry.phase == Phase::Sent
+        };
+        self.take_out(packet_id, is_sent)
     }
 
-    /// Notes that it has been sent again.
-    pub(super) fn resent(&mut self, seq: Seq) {
-        if let Some(index) = self.find(seq) {
-            self.entries[index].phase = Phase::Sent;
-            self.outstanding += 1;
+    /// The message of QoS 2 that a PUBREC names has been received.
+    pub(super) fn receive(&mut self, packet_id: PacketId) -> Receipt {
+        let Some(index) = self.find_id(packet_id) else {
+            return Receipt::Unknown;
+        };
+        let entry = &mut self.entries[index];
+        match (entry.qos, entry.phase) {
+            (Qos::ExactlyOnce, Phase::Sent) => {
+                entry.phase = Phase::Releasing;
+                Receipt::Received(entry.seq)
+            }
+            (Qos::ExactlyOnce, Phase::Received) => {
+                entry.phase = Phase::Releasing;
+                self.outstanding += 1;
+                Receipt::Again
+            }
+            (Qos::ExactlyOnce, Phase::Releasing) => Receipt::Again,
+            _ => Receipt::Unknown,
         }
     }
 
-    /// Takes out the message that an acknowledgement names; `None` if no such message was sent on this link.
-    pub(super) fn acknowledge(&mut self, packet_id_acked: PacketId) -> Option<InFlight> {
-        let first = self.first()?;
-        let ahead =
-            u64::from(packet_id_acked.get()) + PACKET_IDS - u64::from(packet_id(first).get());
-        let index = self.find(first + ahead % PACKET_IDS)?;
-        let entry = &mut self.entries[index];
-        if entry.phase != Phase::Sent {
+    /// Takes out the message of QoS 2 that a PUBREC refuses.
+    pub(super) fn refuse(&mut self, packet_id: PacketId) -> Option<InFlight> {
+        let is_sent = |entry: &InFlight| {
+            entry.qos == Qos::ExactlyOnce && entry.phase == Phase::Sent
+        };
+        self.take_out(packet_id, is_sent)
+    }
+
+    /// Takes out the message of QoS 2 that a PUBCOMP names.
+    pub(super) fn complete(&mut self, packet_id: PacketId) -> Option<InFlight> {
+        self.take_out(packet_id, |entry| entry.phase == Phase::Releasing)
+    }
+
+    fn take_out(
+        &mut self,
+        packet_id: PacketId,
+        is_due: impl Fn(&InFlight) -> bool,
+    ) -> Option<InFlight> {
+        let index = self.find_id(packet_id)?;
+        let taken = self.entries[index];
+        if !is_due(&taken) {
             return None;
         }
-        let acknowledged = *entry;
         self.outstanding -= 1;
         self.settle(index);
-        Some(acknowledged)
+        Some(taken)
     }
 
     /// Takes out a message that was to be sent again and cannot be.
@@ -168,9 +259,11 @@ impl Window {
     /// The link ended: all that is in flight is to be sent again on the next.
     pub(super) fn link_ended(&mut self) {
         for entry in &mut self.entries {
-            if entry.phase == Phase::Sent {
-                entry.phase = Phase::Resend;
-            }
+            entry.phase = match entry.phase {
+                Phase::Sent => Phase::Resend,
+                Phase::Releasing => Phase::Received,
+                other => other,
+            };
         }
         self.outstanding = 0;
     }
@@ -203,6 +296,13 @@ impl Window {
         self.entries.is_empty()
     }
 
+    /// Where the message with this Packet Identifier is: the numbers in flight lie less than 65,535 apart.
+    fn find_id(&self, id: PacketId) -> Option<usize> {
+        let first = self.first()?;
+        let ahead = u64::from(id.get()) + PACKET_IDS - u64::from(packet_id(first).get());
+        self.find(first + ahead % PACKET_IDS)
+    }
+
     fn find(&self, seq: Seq) -> Option<usize> {
         // Numbers are mostly consecutive: look where it would then be.
         let guess = usize::try_from(seq.checked_sub(self.first()?)?).ok()?;
@@ -232,7 +332,7 @@ mod tests {
     fn window(seqs: impl IntoIterator<Item = Seq>) -> Window {
         let mut window = Window::new(64, u64::MAX);
         for seq in seqs {
-            window.push(seq, RowNo::NONE, 0);
+            window.push(seq, RowNo::NONE, Qos::AtLeastOnce, 0);
         }
         window
     }
@@ -276,7 +376,28 @@ mod tests {
         assert!(window.acknowledge(packet_id(1)).is_none());
         window.resent(1);
         assert!(window.acknowledge(packet_id(1)).is_some());
-        assert!(window.is_to_resend(2));
+        assert_eq!(window.standing(2), Standing::Resend);
+    }
+
+    #[test]
+    fn a_message_of_qos_2_is_received_released_and_completed_across_links() {
+        let mut window = Window::new(64, u64::MAX);
+        window.push(7, RowNo::NONE, Qos::ExactlyOnce, 0);
+        let id = packet_id(7);
+        assert!(window.acknowledge(id).is_none(), "a PUBACK is not for it");
+        assert!(window.complete(id).is_none(), "it was not received yet");
+        assert_eq!(window.receive(id), Receipt::Received(7));
+        assert_eq!(window.receive(id), Receipt::Again);
+        assert!(window.refuse(id).is_none(), "it was received already");
+
+        window.link_ended();
+        assert_eq!(window.standing(7), Standing::Rerelease);
+        assert!(window.complete(id).is_none(), "its PUBREL is not sent again yet");
+        window.resent(7);
+        assert_eq!(window.standing(7), Standing::Done);
+        assert!(window.complete(id).is_some());
+        assert!(window.is_empty());
+        assert_eq!(window.receive(id), Receipt::Unknown);
     }
 
     #[test]
@@ -285,7 +406,7 @@ mod tests {
         assert!(!window.has_room(3));
         assert!(window.has_room(4));
         for seq in 4..=64 {
-            window.push(seq, RowNo::NONE, 0);
+            window.push(seq, RowNo::NONE, Qos::AtLeastOnce, 0);
         }
         assert!(!window.has_room(1000));
     }

@@ -135,6 +135,7 @@ pub fn limits(config: &Config) -> Limits {
         batch_bytes: pools.batch_bytes,
         buffer_pool_bytes: pools.buffer_bytes,
         transient_pool_bytes: pools.transient_bytes,
+        held_max: budget::held_max(config),
         disk_max: config.store.disk_max,
         session_disk_max: config.store.session_disk_max,
         settle_wait: config.store.settle_wait,
