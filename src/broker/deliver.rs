@@ -151,6 +151,8 @@ impl Broker {
                 self.deliver_to(place, now);
             }
         }
+        // PUBRELs that go out again.
+        self.release_acks(now);
     }
 
     /// There was no memory for some link, and there is again.
@@ -208,6 +210,7 @@ impl Broker {
                 drops: Drops::default(),
                 no_room_to_settle: false,
                 reads_later: false,
+                released: false,
                 now,
             };
             let waited = queue.waits_for_commit();
@@ -224,8 +227,7 @@ impl Broker {
                     self.timers.clear(at, Timer::Read(place));
                 }
             }
-            if !link.acks.is_empty() {
-                // PUBRELs, perhaps.
+            if delivering.released {
                 self.releasable.push(id);
             }
             session.drops.add(drops);
@@ -317,6 +319,8 @@ struct Delivering<'a> {
     no_room_to_settle: bool,
     /// The queue is to be read on a little later.
     reads_later: bool,
+    /// A PUBREL was put into the link's FIFO.
+    released: bool,
     now: Now,
 }
 
@@ -405,8 +409,14 @@ impl Delivering<'_> {
                     self.journal.sent(row);
                     self.sent += 1;
                 }
-                Offered::Released => self.session.window.push_releasing(seq, len),
-                Offered::Rereleased => self.session.window.resent(seq),
+                Offered::Released => {
+                    self.session.window.push_releasing(seq, len);
+                    self.released = true;
+                }
+                Offered::Rereleased => {
+                    self.session.window.resent(seq);
+                    self.released = true;
+                }
                 Offered::Settled => {}
                 Offered::Never(why) => {
                     if !self.journal.has_room_to_settle() {
@@ -501,5 +511,9 @@ fn rerelease(link: &mut Link, session: &Session, queue: &Queue, seq: Seq) -> Off
     let rests_on = RestsOn::Ticket(session.received_ticket);
     link.acks
         .numbered(AckOf::PubRel, packet_id(seq), ReasonCode::Success, rests_on);
-    if again { Offered::Rereleased } else { Offered::Released }
+    if again {
+        Offered::Rereleased
+    } else {
+        Offered::Released
+    }
 }

@@ -23,8 +23,14 @@ pub(super) enum AckOf {
 /// An acknowledgement.
 enum Kind {
     Numbered(AckOf, PacketId, ReasonCode),
-    /// A rarer one, encoded already; `true` for the CONNACK.
-    Encoded(Box<[u8]>, bool),
+    /// A rarer one.
+    Encoded(Box<Encoded>),
+}
+
+/// An acknowledgement that is encoded already.
+struct Encoded {
+    bytes: Vec<u8>,
+    is_connack: bool,
 }
 
 struct Waiting {
@@ -38,7 +44,7 @@ pub(super) struct Ready(Kind);
 impl Ready {
     /// Whether it is the CONNACK, after which everything else may leave.
     pub(super) fn is_connack(&self) -> bool {
-        matches!(self.0, Kind::Encoded(_, true))
+        matches!(&self.0, Kind::Encoded(encoded) if encoded.is_connack)
     }
 
     /// Whether it tells a publisher that its message was taken.
@@ -90,12 +96,12 @@ impl Acks {
 
     /// A SUBACK or UNSUBACK, and what it rests on.
     pub(super) fn other(&mut self, packet: &Packet, version: Version, rests_on: RestsOn) {
-        self.push(Kind::Encoded(encoded(packet, version), false), rests_on);
+        self.push(encoded(packet, version, false), rests_on);
     }
 
     /// The CONNACK, and what it rests on.
     pub(super) fn connack(&mut self, packet: &Packet, version: Version, rests_on: RestsOn) {
-        self.push(Kind::Encoded(encoded(packet, version), true), rests_on);
+        self.push(encoded(packet, version, true), rests_on);
     }
 
     fn push(&mut self, kind: Kind, rests_on: RestsOn) {
@@ -126,10 +132,10 @@ impl Acks {
     }
 }
 
-fn encoded(packet: &Packet, version: Version) -> Box<[u8]> {
+fn encoded(packet: &Packet, version: Version, is_connack: bool) -> Kind {
     let mut bytes = Vec::with_capacity(packet.encoded_len(version));
     packet.encode(version, &mut bytes);
-    bytes.into_boxed_slice()
+    Kind::Encoded(Box::new(Encoded { bytes, is_connack }))
 }
 
 /// Bytes that a link's FIFO takes once an acknowledgement has waited.
@@ -221,7 +227,8 @@ impl Outbox {
                 };
                 self.control(&packet, version, buffers)
             }
-            Kind::Encoded(bytes, _) => {
+            Kind::Encoded(encoded) => {
+                let bytes = &encoded.bytes;
                 let has_room = self.make_room(bytes.len(), buffers);
                 if has_room {
                     self.bytes.extend_from_slice(bytes);

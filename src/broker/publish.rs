@@ -3,10 +3,10 @@
 use super::admit::Admission;
 use super::deliver::{Outgoing, Sent, send};
 use super::journal::{Content, MessageNo, RestsOn};
+use super::outbox::AckOf;
 use super::receive::Flow;
 use super::router::{Match, Subscriber};
 use super::rules::may_publish;
-use super::outbox::AckOf;
 use super::session::{Kept, Transient};
 use super::share::{GroupNo, Readiness};
 use super::{Broker, note_dirty};
@@ -315,7 +315,9 @@ impl Broker {
                 return Published::Wait;
             }
         }
-        let link = publication.publisher.map_or(NOBODY, |publisher| publisher.link);
+        let link = publication
+            .publisher
+            .map_or(NOBODY, |publisher| publisher.link);
         let owed = (rows > 0).then(|| self.journal.message(content, link));
         // Exactly once needs to be on disk before anybody has it, where a crash could bring the same PUBLISH again.
         let commit = is_recorded.then(|| self.journal.filling());

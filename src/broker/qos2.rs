@@ -74,10 +74,9 @@ impl Broker {
     /// there is room for all.
     pub(super) fn may_hold(&self, place: u32) -> bool {
         self.held < self.limits.held_max
-            || self
-                .sessions
-                .get(place)
-                .is_some_and(|session| session.held.len() < usize::from(self.limits.receive_maximum))
+            || self.sessions.get(place).is_some_and(|session| {
+                session.held.len() < usize::from(self.limits.receive_maximum)
+            })
     }
 
     /// The client releases a message of its own; the PUBCOMP rests on the record of that.

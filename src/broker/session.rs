@@ -165,9 +165,14 @@ impl Session {
         if let Some(queue) = &mut self.queue {
             queue.ticket_committed(ticket);
         }
-        while self.uncommitted.front().is_some_and(|(of, _)| *of <= ticket) {
+        while self
+            .uncommitted
+            .front()
+            .is_some_and(|(of, _)| *of <= ticket)
+        {
             let committed = self.uncommitted.pop_front();
-            self.transient.extend(committed.map(|(_, transient)| transient));
+            self.transient
+                .extend(committed.map(|(_, transient)| transient));
         }
     }
 

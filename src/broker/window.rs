@@ -181,9 +181,8 @@ impl Window {
 
     /// Takes out the message of QoS 1 that a PUBACK names; `None` if no such message was sent on this link.
     pub(super) fn acknowledge(&mut self, packet_id: PacketId) -> Option<InFlight> {
-        let is_sent = |entry: &InFlight| {
-            entry.qos == Qos::AtLeastOnce && entry.phase == Phase::Sent
-        };
+        let is_sent =
+            |entry: &InFlight| entry.qos == Qos::AtLeastOnce && entry.phase == Phase::Sent;
         self.take_out(packet_id, is_sent)
     }
 
@@ -210,9 +209,8 @@ impl Window {
 
     /// Takes out the message of QoS 2 that a PUBREC refuses.
     pub(super) fn refuse(&mut self, packet_id: PacketId) -> Option<InFlight> {
-        let is_sent = |entry: &InFlight| {
-            entry.qos == Qos::ExactlyOnce && entry.phase == Phase::Sent
-        };
+        let is_sent =
+            |entry: &InFlight| entry.qos == Qos::ExactlyOnce && entry.phase == Phase::Sent;
         self.take_out(packet_id, is_sent)
     }
 
@@ -392,7 +390,10 @@ mod tests {
 
         window.link_ended();
         assert_eq!(window.standing(7), Standing::Rerelease);
-        assert!(window.complete(id).is_none(), "its PUBREL is not sent again yet");
+        assert!(
+            window.complete(id).is_none(),
+            "its PUBREL is not sent again yet"
+        );
         window.resent(7);
         assert_eq!(window.standing(7), Standing::Done);
         assert!(window.complete(id).is_some());
