@@ -70,6 +70,8 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub const SETTLEMENT_WAIT: Duration = Duration::from_secs(1);
 /// A session's departure is written only after it has been away so long: flapping links write nothing.
 pub const AWAY_NOTE: Duration = Duration::from_secs(3600);
+/// How often a queue is looked through for messages that are too old, at most.
+pub const SWEEP_WAIT_MIN: Duration = Duration::from_secs(1);
 /// How often service time is written down while nothing else is: a crash makes what is stored younger by no more.
 pub const SERVICE_NOTE: Duration = Duration::from_secs(600);
 /// How long the end of the program waits for the last commit.

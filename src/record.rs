@@ -91,9 +91,10 @@ pub struct Owe {
 }
 
 /// Of the rows with `after < seq <= up_to`, without the first `keep` of those up to `keep_up_to`, the oldest are removed
-/// until no more than `bytes_keep` bytes are left. What is to stay is counted from the newest row back, so that a hole
-/// among older rows, left by an earlier drop, does not make more go than must; the first `keep` count as well, but leave
-/// at least half of it to the newest.
+/// until the next one was not queued before `queued_before`, and no more than `bytes_keep` bytes and `messages_keep`
+/// messages are left. What is to stay is counted from the newest row back, so that a hole among older rows, left by an
+/// earlier drop, does not make more go than must; the first `keep` count as well, but leave at least half of it to the
+/// newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropOldest {
     /// Whose queue.
@@ -110,15 +111,22 @@ pub struct DropOldest {
     pub bytes_ever: u64,
     /// Bytes that stay, counted from the newest row back, and those of the first `keep`.
     pub bytes_keep: u64,
+    /// Messages ever queued in this session, when this was recorded.
+    pub messages_ever: u64,
+    /// Messages that stay, counted from the newest row back, and those of the first `keep`.
+    pub messages_keep: u64,
+    /// What was queued before this goes in any case.
+    pub queued_before: Option<ServiceSeconds>,
 }
 
 impl DropOldest {
-    /// Bytes that stay, counted from the newest row back, when the first `keep` rows have so many.
+    /// Whether a row stays that has so many messages and bytes before it, and all after it with it; `kept`: messages and
+    /// bytes of the first `keep`.
     #[must_use]
-    pub fn newest_bytes(&self, kept: u64) -> u64 {
-        self.bytes_keep
-            .saturating_sub(kept)
-            .max(self.bytes_keep / 2)
+    pub fn stays(&self, kept: (u64, u64), messages_before: u64, bytes_before: u64) -> bool {
+        let newest = |keep: u64, kept: u64| keep.saturating_sub(kept).max(keep / 2);
+        self.messages_ever.saturating_sub(messages_before) <= newest(self.messages_keep, kept.0)
+            && self.bytes_ever.saturating_sub(bytes_before) <= newest(self.bytes_keep, kept.1)
     }
 }
 
@@ -341,6 +349,8 @@ pub struct Page {
 pub struct Dropped {
     /// Whose rows.
     pub session: SessionKey,
+    /// Whether they were too old; otherwise there were too many.
+    pub aged: bool,
     /// How many.
     pub messages: u64,
     /// Their bytes.

@@ -229,7 +229,7 @@ impl Broker {
         let queue = (expiry_interval > 0).then(|| {
             let key = self.next_key;
             self.next_key = SessionKey(key.0 + 1);
-            Queue::new(key, self.limits.session_disk_max)
+            Queue::new(key, self.policies.of(client_id), now.mono)
         });
         let place = self.sessions.insert(Session {
             client_id: client_id.into(),
@@ -245,6 +245,8 @@ impl Broker {
             expiry_interval,
             configured,
             filters: Vec::new(),
+            sweep: None,
+            backlog_due: None,
             ticket: Ticket::default(),
             timer: None,
             left: None,

@@ -11,7 +11,7 @@ use super::window::{Standing, is_in_span, packet_id};
 use super::{Broker, buffers::Buffers};
 use crate::limits::{PAGE_WAIT, SETTLEMENT_WAIT};
 use crate::record::{Change, Page, PageRequest, Seq};
-use crate::time::{Now, ServiceSeconds};
+use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::{Delivery, Qos, ReasonCode};
 
 /// A message as it is to leave.
@@ -30,6 +30,8 @@ pub(super) struct Outgoing<'a> {
 pub(super) enum Never {
     Expired,
     TooLarge,
+    /// Queued for longer than the queue's policy allows.
+    Aged,
 }
 
 impl Never {
@@ -37,6 +39,7 @@ impl Never {
         match self {
             Never::Expired => drops.expired += 1,
             Never::TooLarge => drops.too_large += 1,
+            Never::Aged => drops.aged += 1,
         }
     }
 }
@@ -211,6 +214,7 @@ impl Broker {
                 no_room_to_settle: false,
                 reads_later: false,
                 released: false,
+                backlog_due: None,
                 now,
             };
             let waited = queue.waits_for_commit();
@@ -227,6 +231,7 @@ impl Broker {
                     self.timers.clear(at, Timer::Read(place));
                 }
             }
+            let backlog_due = delivering.backlog_due;
             if delivering.released {
                 self.releasable.push(id);
             }
@@ -243,6 +248,10 @@ impl Broker {
                 queue.empty();
             }
             session.queue = Some(queue);
+            if let Some(at) = backlog_due.filter(|_| session.backlog_due.is_none()) {
+                session.backlog_due = Some(at);
+                self.timers.set(at, Timer::Backlog(place));
+            }
             self.reads.extend(read);
         }
         self.counters.publish_sent += sent;
@@ -321,6 +330,8 @@ struct Delivering<'a> {
     reads_later: bool,
     /// A PUBREL was put into the link's FIFO.
     released: bool,
+    /// When more of the backlog may leave.
+    backlog_due: Option<Mono>,
     now: Now,
 }
 
@@ -329,6 +340,11 @@ impl Delivering<'_> {
     fn queue(&mut self, queue: &mut Queue, place: u32) -> Option<PageRequest> {
         queue.mend_chain(place, self.journal);
         loop {
+            // One of QoS 0 is settled when it is sent.
+            if queue.policy().qos0 && !self.journal.has_room_to_settle() {
+                self.no_room_to_settle = true;
+                return None;
+            }
             let next = queue.next(
                 self.journal,
                 &self.session.window,
@@ -338,6 +354,9 @@ impl Delivering<'_> {
             let (seq, row, qos, len, sent) = match next {
                 Next::Wait | Next::Empty => return None,
                 Next::Read(request) => {
+                    if self.waits_for_rate(queue) {
+                        return None;
+                    }
                     queue.asked(request);
                     return Some(request);
                 }
@@ -347,6 +366,9 @@ impl Delivering<'_> {
                 }
                 Next::Page(index) => {
                     let row = queue.page.rows[index];
+                    if self.waits_for_rate(queue) {
+                        return None;
+                    }
                     self.release_packet_ids(queue, row.seq);
                     let out = Outgoing {
                         qos: row.qos,
@@ -357,8 +379,15 @@ impl Delivering<'_> {
                         subscription_ids: row.subscription_ids.of(&queue.page.bytes),
                         expires_at: row.message.expires_at,
                     };
+                    let aged = queue.policy().aged(self.now.service);
+                    let is_aged = aged.is_some_and(|before| row.queued_at < before);
                     let sent = if row.received {
                         rerelease(self.link, self.session, queue, row.seq)
+                    } else if is_aged
+                        && !queue.was_passed(row.seq)
+                        && !queue.may_have_been_sent(row.seq)
+                    {
+                        Offered::Never(Never::Aged)
                     } else {
                         offer(
                             self.link,
@@ -399,6 +428,11 @@ impl Delivering<'_> {
             };
             match sent {
                 Offered::NoRoom => return None,
+                Offered::Sent if qos == Qos::AtMostOnce => {
+                    self.sent += 1;
+                    queue.settled(u64::from(len));
+                    self.journal.settle(queue.key, seq, row, self.now);
+                }
                 Offered::Sent => {
                     self.session.window.push(seq, row, qos, len);
                     self.journal.sent(row);
@@ -430,10 +464,20 @@ impl Delivering<'_> {
                 }
             }
             match next {
-                Next::Page(index) => queue.passed_in_page(index),
+                Next::Page(index) => {
+                    queue.spend(u64::from(len));
+                    queue.passed_in_page(index);
+                }
                 _ => queue.passed_in_journal(self.journal, seq),
             }
         }
+    }
+
+    /// Whether the backlog has to wait for its rate; then it is told when.
+    fn waits_for_rate(&mut self, queue: &mut Queue) -> bool {
+        let wait = queue.rate_wait(self.now.mono);
+        self.backlog_due = wait.map(|wait| self.now.mono.after(wait));
+        wait.is_some()
     }
 
     fn release_packet_ids(&self, queue: &mut Queue, next: Seq) {
@@ -475,6 +519,13 @@ fn offer(
             Standing::Rerelease => return rerelease(link, session, queue, seq),
             Standing::Done => return Offered::Settled,
         }
+    }
+    if out.qos == Qos::AtMostOnce {
+        return match encode(link, buffers, out, None, now) {
+            Sent::Yes => Offered::Sent,
+            Sent::No => Offered::NoRoom,
+            Sent::Never(why) => Offered::Never(why),
+        };
     }
     let window = &session.window;
     let has_room = if again {

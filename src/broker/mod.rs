@@ -18,6 +18,7 @@ mod journal;
 mod link;
 mod load;
 mod outbox;
+mod policy;
 mod publish;
 mod qos2;
 mod queue;
@@ -43,6 +44,7 @@ pub(crate) const LINK_BYTES: usize = size_of::<link::Link>() + 64;
 pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>() + 128;
 /// Bytes of a row in the journal, beside its change.
 pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
+pub use policy::{QueuePolicy, QueueRule, Rate, WhenFull};
 pub use recover::ConfiguredSession;
 pub use session::Drops;
 pub(crate) use window::window_bytes;
@@ -55,6 +57,7 @@ use buffers::Buffers;
 use journal::Journal;
 use link::{Link, Links};
 use outbox::Acks;
+use policy::Policies;
 use publish::Targets;
 use router::Router;
 use session::Sessions;
@@ -74,6 +77,7 @@ pub struct Broker {
     buffers: Buffers,
     counters: Counters,
     random: Random,
+    policies: Policies,
     targets: Targets,
     /// The properties of the message that is being published, without those that do not travel.
     travelling: Vec<u8>,
@@ -137,6 +141,7 @@ impl Broker {
             buffers: Buffers::new(limits.buffer_pool_bytes, limits.alias_pool_bytes),
             counters: Counters::default(),
             random,
+            policies: Policies::new(QueuePolicy::drop_oldest(limits.session_disk_max)),
             targets: Targets::default(),
             travelling: Vec::new(),
             aliased: String::new(),
@@ -247,8 +252,13 @@ impl Broker {
         let Some(session) = self.sessions.remove(place) else {
             return;
         };
-        if let Some(at) = session.timer {
-            self.timers.clear(at, Timer::Away(place));
+        let timers = [
+            session.timer.map(|at| (at, Timer::Away(place))),
+            session.sweep.map(|at| (at, Timer::Sweep(place))),
+            session.backlog_due.map(|at| (at, Timer::Backlog(place))),
+        ];
+        for (at, timer) in timers.into_iter().flatten() {
+            self.timers.clear(at, timer);
         }
         self.held -= session.held.len();
         for filter in &session.filters {
@@ -340,18 +350,24 @@ impl Broker {
             }
         });
         for dropped in dropped {
-            self.counters.drops.queue_full += dropped.messages;
+            let drops = Drops::of(dropped);
+            self.counters.drops.add(drops);
             let place = self.sessions.find_key(dropped.session);
             if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
                 if dropped.messages > 0 {
                     log::warn!(
-                        "session {}: its queue is full: the {} oldest messages ({} bytes) were dropped",
+                        "session {}: its {}: the {} oldest messages ({} bytes) were dropped",
                         session.client_id,
+                        if dropped.aged {
+                            "queued messages became too old"
+                        } else {
+                            "queue is full"
+                        },
                         dropped.messages,
                         dropped.bytes
                     );
                 }
-                session.drops.queue_full += dropped.messages;
+                session.drops.add(drops);
                 let in_flight = session.window.load();
                 if let Some(queue) = &mut session.queue {
                     queue.dropped(dropped, in_flight);

@@ -4,6 +4,7 @@ use super::admit::Admission;
 use super::deliver::{Outgoing, Sent, send};
 use super::journal::{Content, MessageNo, RestsOn};
 use super::outbox::AckOf;
+use super::policy::WhenFull;
 use super::receive::Flow;
 use super::router::{Match, Subscriber};
 use super::rules::may_publish;
@@ -26,6 +27,18 @@ struct Target {
     qos: Qos,
     /// Where its Subscription Identifiers are in [`Targets::encoded`].
     ids: (usize, usize),
+    way: Way,
+}
+
+/// How a message gets to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// At once, or from memory.
+    Offer,
+    /// It is owed, through the session's queue.
+    Owe,
+    /// Not at all: the queue is full, and its policy drops the newest.
+    Drop,
 }
 
 /// The targets of the message that is being published. The memory is used for the next one again.
@@ -49,6 +62,7 @@ impl Targets {
             place: subscriber.place,
             qos: Qos::AtMostOnce,
             ids: (0, 0),
+            way: Way::Offer,
         });
         self.widen(self.targets.len() as u32 - 1, subscriber, qos);
     }
@@ -97,6 +111,8 @@ enum Published {
     },
     /// There is no room for it now.
     Wait,
+    /// A queue is full, and its policy lets the publisher keep the message.
+    Rejected,
 }
 
 impl Broker {
@@ -143,8 +159,12 @@ impl Broker {
         let published = self.publish(&publication, now);
         self.travelling = travelling;
 
-        let Published::Taken { matched, rests_on } = published else {
-            return Flow::Park { refuse: true };
+        let (matched, rests_on) = match published {
+            Published::Taken { matched, rests_on } => (matched, rests_on),
+            Published::Wait => return Flow::Park { refuse: true },
+            Published::Rejected => {
+                return self.refuse_publish(id, publish, ReasonCode::QuotaExceeded);
+            }
         };
         self.counters.publish_received += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
@@ -220,7 +240,10 @@ impl Broker {
     fn publish(&mut self, publication: &Publication, now: Now) -> Published {
         let mut targets = std::mem::take(&mut self.targets);
         self.route(publication, &mut targets);
-        let published = self.publish_to(&targets, publication, now);
+        let published = match self.choose_ways(&mut targets, publication.content.len()) {
+            Some(rows) => self.publish_to(&targets, rows, publication, now),
+            None => Published::Rejected,
+        };
         self.targets = targets;
         published
     }
@@ -282,25 +305,42 @@ impl Broker {
         }
     }
 
+    /// Decides how a message of `len` bytes gets to each of its targets; says to how many it is owed. `None`: a queue is
+    /// full, and rejects it.
+    fn choose_ways(&self, targets: &mut Targets, len: usize) -> Option<usize> {
+        let mut rows = 0;
+        for target in &mut targets.targets {
+            let Some(session) = self.sessions.get(target.place) else {
+                continue;
+            };
+            let Some(queue) = &session.queue else {
+                continue;
+            };
+            let policy = queue.policy();
+            // Behind what is queued, so that the order stays.
+            let is_queued =
+                |qos0: bool| qos0 && (session.link.is_none() || !queue.is_drained(&self.journal));
+            if target.qos == Qos::AtMostOnce && !is_queued(policy.qos0) {
+                continue;
+            }
+            target.way = match policy.when_full {
+                WhenFull::DropNewest if !queue.has_room(len as u64) => Way::Drop,
+                WhenFull::Reject if !queue.has_room(len as u64) => return None,
+                _ => Way::Owe,
+            };
+            rows += usize::from(target.way == Way::Owe);
+        }
+        Some(rows)
+    }
+
     fn publish_to(
         &mut self,
         targets: &Targets,
+        rows: usize,
         publication: &Publication,
         now: Now,
     ) -> Published {
         let content = &publication.content;
-        let is_owed = |target: &Target| {
-            target.qos > Qos::AtMostOnce
-                && self
-                    .sessions
-                    .get(target.place)
-                    .is_some_and(|session| session.queue.is_some())
-        };
-        let rows = targets
-            .targets
-            .iter()
-            .filter(|target| is_owed(target))
-            .count();
         let hold = publication
             .publisher
             .and_then(|publisher| Some((publisher.place, publisher.packet_id?)))
@@ -324,10 +364,9 @@ impl Broker {
         let mut kept = None;
         for target in &targets.targets {
             let ids = &targets.encoded[target.ids.0..target.ids.1];
-            match owed.filter(|_| target.qos > Qos::AtMostOnce) {
-                Some(message) if self.is_stored(target.place) => {
-                    self.owe(target, message, content, ids, now)
-                }
+            match (target.way, owed) {
+                (Way::Owe, Some(message)) => self.owe(target, message, content, ids, now),
+                (Way::Drop, _) => self.drop_newest(target.place),
                 _ => {
                     let commit = commit.filter(|_| target.qos == Qos::ExactlyOnce);
                     self.offer(target, content, ids, commit, &mut kept, now);
@@ -349,6 +388,13 @@ impl Broker {
         self.sessions
             .get(place)
             .is_some_and(|session| session.queue.is_some())
+    }
+
+    fn drop_newest(&mut self, place: u32) {
+        self.counters.drops.queue_full += 1;
+        if let Some(session) = self.sessions.get_mut(place) {
+            session.drops.queue_full += 1;
+        }
     }
 
     /// Owes the message to a stored session.
@@ -381,6 +427,7 @@ impl Broker {
         if !waited && queue.waits_for_commit() {
             self.committing.push(place);
         }
+        self.set_sweep_timer(place, now);
         note_dirty(&mut self.sessions, &mut self.dirty, place);
     }
 
@@ -398,6 +445,9 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(target.place) else {
             return;
         };
+        // Those of QoS 2 keep their order among themselves.
+        let last = session.uncommitted.back().map(|(ticket, _)| *ticket);
+        let after = after.or(last.filter(|_| target.qos == Qos::ExactlyOnce));
         let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
             session.drops.away += 1;
             self.counters.drops.away += 1;

@@ -4,13 +4,17 @@
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
+use super::policy::QueuePolicy;
+use super::rate::Credit;
 use super::window::{PACKET_IDS, Window, is_in_span};
 use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
     Change, DropOldest, Dropped, Page, PageRequest, RecoveredSession, Seq, SessionKey, Ticket,
 };
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::Qos;
+use std::rc::Rc;
+use std::time::Duration;
 
 /// Where the next row of a queue is.
 pub(super) enum Next {
@@ -70,13 +74,16 @@ pub(super) struct Queue {
     pub(super) bytes: u64,
     messages_ever: u64,
     bytes_ever: u64,
-    /// Bytes above which the oldest unsent messages go.
-    pub(super) bytes_max: u64,
+    policy: Rc<QueuePolicy>,
+    /// What the policy's rate has left.
+    messages_credit: Option<Credit>,
+    bytes_credit: Option<Credit>,
 }
 
 impl Queue {
     /// The queue of a new session.
-    pub(super) fn new(key: SessionKey, bytes_max: u64) -> Queue {
+    pub(super) fn new(key: SessionKey, policy: Rc<QueuePolicy>, now: Mono) -> Queue {
+        let credit = |rate: Option<u64>| rate.map(|per_second| Credit::new(per_second, now));
         Queue {
             key,
             next_seq: 1,
@@ -101,7 +108,9 @@ impl Queue {
             bytes: 0,
             messages_ever: 0,
             bytes_ever: 0,
-            bytes_max,
+            messages_credit: credit(policy.rate.messages),
+            bytes_credit: credit(policy.rate.bytes),
+            policy,
         }
     }
 
@@ -109,9 +118,10 @@ impl Queue {
     /// acknowledged before them whose settlement was not committed, at most.
     pub(super) fn recovered(
         session: &RecoveredSession,
-        bytes_max: u64,
+        policy: Rc<QueuePolicy>,
         window: u16,
         unsettled: usize,
+        now: Mono,
     ) -> Queue {
         let extent = session.extent.unwrap_or_default();
         let last = extent.last.max(session.seq_reserved);
@@ -131,7 +141,7 @@ impl Queue {
             bytes: extent.bytes,
             messages_ever: extent.messages_ever,
             bytes_ever: extent.bytes_ever,
-            ..Queue::new(session.key, bytes_max)
+            ..Queue::new(session.key, policy, now)
         }
     }
 
@@ -393,6 +403,19 @@ impl Queue {
 
     // --- The policy ---
 
+    pub(super) fn set_policy(&mut self, policy: QueuePolicy) {
+        self.policy = Rc::new(policy);
+    }
+
+    pub(super) fn policy(&self) -> &QueuePolicy {
+        &self.policy
+    }
+
+    /// Whether a message of `len` bytes fits.
+    pub(super) fn has_room(&self, len: u64) -> bool {
+        self.bytes + len <= self.policy.bytes_max && self.messages < self.policy.messages_max
+    }
+
     /// If the queue holds more than it may, drops the oldest messages that were never sent: by a sixteenth more than is
     /// needed, so that this is done once for many. What is in flight counts and stays, but leaves at least half of it to
     /// the newest.
@@ -402,15 +425,44 @@ impl Queue {
         journal: &mut Journal,
         now: Now,
     ) {
+        let policy = &self.policy;
+        if self.bytes <= policy.bytes_max && self.messages <= policy.messages_max {
+            return;
+        }
+        let (messages, bytes) = window.load();
+        let keep = |max: u64, in_flight: u64| {
+            let keep = max - max / 16;
+            keep.saturating_sub(in_flight).max(keep / 2)
+        };
+        let bytes_keep = keep(policy.bytes_max, bytes);
+        let messages_keep = keep(policy.messages_max, messages);
+        self.drop_oldest(bytes_keep, messages_keep, None, journal, now);
+    }
+
+    /// Drops the messages that were never sent and are older than they may be.
+    pub(super) fn drop_aged(&mut self, journal: &mut Journal, now: Now) {
+        let aged = self.policy.aged(now.service);
+        if aged.is_some() {
+            self.drop_oldest(u64::MAX, u64::MAX, aged, journal, now);
+        }
+    }
+
+    fn drop_oldest(
+        &mut self,
+        bytes_keep: u64,
+        messages_keep: u64,
+        queued_before: Option<ServiceSeconds>,
+        journal: &mut Journal,
+        now: Now,
+    ) {
         // A page under way may hold rows that would be dropped.
-        if self.bytes <= self.bytes_max || self.dropping.is_some() || self.reading.is_some() {
+        if self.dropping.is_some() || self.reading.is_some() {
             return;
         }
         let after = self.cursor.max(self.passed);
         if after >= self.disk_tail {
             return;
         }
-        let bytes_keep = self.bytes_max - self.bytes_max / 16;
         let change = Change::DropOldest(DropOldest {
             session: self.key,
             after,
@@ -422,12 +474,31 @@ impl Queue {
             keep_up_to: self.found_tail,
             up_to: self.disk_tail,
             bytes_ever: self.bytes_ever,
-            bytes_keep: bytes_keep
-                .saturating_sub(window.load().1)
-                .max(bytes_keep / 2),
+            bytes_keep,
+            messages_ever: self.messages_ever,
+            messages_keep,
+            queued_before,
         });
         self.drop_page();
         self.dropping = Some(journal.record(change, true, now));
+    }
+
+    /// How long until a message of the backlog may leave; `None`: now.
+    pub(super) fn rate_wait(&mut self, now: Mono) -> Option<Duration> {
+        let messages = self.messages_credit.as_mut();
+        let bytes = self.bytes_credit.as_mut();
+        let waits = [messages, bytes].map(|credit| credit.and_then(|credit| credit.wait(now)));
+        waits.into_iter().flatten().max()
+    }
+
+    /// A message of the backlog has left.
+    pub(super) fn spend(&mut self, len: u64) {
+        if let Some(credit) = &mut self.messages_credit {
+            credit.spend(1);
+        }
+        if let Some(credit) = &mut self.bytes_credit {
+            credit.spend(len);
+        }
     }
 
     /// What the store has dropped; `in_flight`: messages and bytes in the window. What is left is known exactly again.

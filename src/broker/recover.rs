@@ -1,6 +1,7 @@
 //! Start is recovery: the sessions that the store found, and those that the configuration names.
 
 use super::Broker;
+use super::policy::{QueuePolicy, QueueRule};
 use super::qos2::Held;
 use super::queue::Queue;
 use super::session::{Drops, Session};
@@ -27,6 +28,12 @@ pub struct ConfiguredSession {
 }
 
 impl Broker {
+    /// Sets the policies of queues, before the first session is there. The first rule that names a client holds; a session
+    /// without one loses its oldest unsent messages beyond `session_disk_max`.
+    pub fn set_policies(&mut self, rules: &[QueueRule]) {
+        self.policies.set(rules);
+    }
+
     /// Takes over what the store found. Links are gone: every session is away since now, or since when it was noted.
     pub fn recover(&mut self, recovered: &Recovered, now: Now) {
         self.disk_used = recovered.disk_used;
@@ -56,9 +63,10 @@ impl Broker {
             received_ticket: Ticket::default(),
             queue: Some(Queue::recovered(
                 found,
-                self.limits.session_disk_max,
+                self.policies.of(&found.client_id),
                 self.limits.window,
                 2 * self.limits.batch_changes(),
+                now.mono,
             )),
             expiry_interval: if found.record.configured {
                 u32::MAX
@@ -74,6 +82,8 @@ impl Broker {
                 .iter()
                 .map(|(filter, _)| filter.as_str().into())
                 .collect(),
+            sweep: None,
+            backlog_due: None,
             ticket: Ticket::default(),
             timer: None,
             left: Some(now.mono),
@@ -88,6 +98,7 @@ impl Broker {
             self.router.subscribe(filter, place, *options);
         }
         self.set_away_timer(place);
+        self.set_sweep_timer(place, now);
     }
 
     /// Makes the sessions that the configuration names what it says, before a listener opens. Gives back the Client
@@ -117,8 +128,12 @@ impl Broker {
             return;
         };
         session.window = Window::new(wanted.window, wanted.window_bytes);
+        let policy = self.policies.named(&wanted.client_id);
         if let Some(queue) = &mut session.queue {
-            queue.bytes_max = wanted.disk_max;
+            // A rule of the owner's goes before what comes with the session.
+            if policy.is_none() {
+                queue.set_policy(QueuePolicy::drop_oldest(wanted.disk_max));
+            }
             queue.widen_maybe_sent(wanted.window);
         }
         if !session.configured {

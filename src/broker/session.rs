@@ -6,7 +6,7 @@ use super::queue::Queue;
 use super::window::Window;
 use crate::limits::TRANSIENT_BYTES;
 use crate::net::LinkId;
-use crate::record::{Seq, SessionKey, Ticket};
+use crate::record::{Dropped, Seq, SessionKey, Ticket};
 use crate::time::{Mono, Now, ServiceSeconds};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -86,13 +86,32 @@ pub struct Drops {
     pub away: u64,
     /// Rows whose checksum did not fit.
     pub damaged: u64,
+    /// Queued for longer than the queue's policy allows, and never sent.
+    pub aged: u64,
 }
 
 impl Drops {
+    /// What the store has dropped of a queue.
+    pub(super) fn of(dropped: &Dropped) -> Drops {
+        let mut drops = Drops::default();
+        if dropped.aged {
+            drops.aged = dropped.messages;
+        } else {
+            drops.queue_full = dropped.messages;
+        }
+        drops
+    }
+
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        self.queue_full + self.overflow + self.expired + self.too_large + self.away + self.damaged
+        self.queue_full
+            + self.overflow
+            + self.expired
+            + self.too_large
+            + self.away
+            + self.damaged
+            + self.aged
     }
 
     pub(super) fn add(&mut self, other: Drops) {
@@ -102,6 +121,7 @@ impl Drops {
         self.too_large += other.too_large;
         self.away += other.away;
         self.damaged += other.damaged;
+        self.aged += other.aged;
     }
 }
 
@@ -129,6 +149,10 @@ pub(super) struct Session {
     /// Named by the configuration: it does not expire.
     pub(super) configured: bool,
     pub(super) filters: Vec<Box<str>>,
+    /// When its queue is looked through for messages that are too old.
+    pub(super) sweep: Option<Mono>,
+    /// When more of its backlog may leave.
+    pub(super) backlog_due: Option<Mono>,
     /// The last change of what is stored of it.
     pub(super) ticket: Ticket,
     /// The timer that is set for it while it has no link.

@@ -3,7 +3,7 @@
 use super::Broker;
 use super::link::Due;
 use super::timers::Timer;
-use crate::limits::AWAY_NOTE;
+use crate::limits::{AWAY_NOTE, SWEEP_WAIT_MIN};
 use crate::net::LinkId;
 use crate::time::Now;
 use larder_packet::ReasonCode;
@@ -43,6 +43,13 @@ impl Broker {
                 Timer::Parked(id) => self.park_is_over(id, now),
                 Timer::Rate(id) => self.rate_allows(id, now),
                 Timer::Away(place) => self.session_is_away(place, now),
+                Timer::Sweep(place) => self.sweep(place, now),
+                Timer::Backlog(place) => {
+                    if let Some(session) = self.sessions.get_mut(place) {
+                        session.backlog_due = None;
+                    }
+                    self.note_dirty(place);
+                }
                 Timer::Read(place) => self.note_dirty(place),
             }
         }
@@ -98,6 +105,38 @@ impl Broker {
         let at = noted.map_or(ends, |noted| noted.min(ends));
         session.timer = Some(at);
         self.timers.set(at, Timer::Away(place));
+    }
+
+    /// Sets when a queue is looked through for messages that are too old, if its policy knows such: sixteen times in that
+    /// age.
+    pub(super) fn set_sweep_timer(&mut self, place: u32, now: Now) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let queue = session.queue.as_ref().filter(|queue| queue.messages > 0);
+        let Some(age_max) = queue.and_then(|queue| queue.policy().age_max) else {
+            return;
+        };
+        if session.sweep.is_none() {
+            let at = now.mono.after((age_max / 16).max(SWEEP_WAIT_MIN));
+            session.sweep = Some(at);
+            self.timers.set(at, Timer::Sweep(place));
+        }
+    }
+
+    fn sweep(&mut self, place: u32, now: Now) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        session.sweep = None;
+        let waited = session.waits_for_commit();
+        if let Some(queue) = &mut session.queue {
+            queue.drop_aged(&mut self.journal, now);
+            if !waited && queue.waits_for_commit() {
+                self.committing.push(place);
+            }
+        }
+        self.set_sweep_timer(place, now);
     }
 
     fn session_is_away(&mut self, place: u32, now: Now) {

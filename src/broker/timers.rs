@@ -15,6 +15,10 @@ pub(super) enum Timer {
     Rate(LinkId),
     /// When a session has been away so long that it is noted on disk, or that it ends.
     Away(u32),
+    /// When a queue is looked through for messages that are too old.
+    Sweep(u32),
+    /// When more of a backlog may leave.
+    Backlog(u32),
     /// When a queue is read on: little of its window was free, or a page could not be read.
     Read(u32),
 }

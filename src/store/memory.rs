@@ -287,6 +287,7 @@ impl Disk {
     fn drop_oldest(&mut self, oldest: &DropOldest) -> Dropped {
         let mut dropped = Dropped {
             session: oldest.session,
+            aged: oldest.queued_before.is_some(),
             messages: 0,
             bytes: 0,
             kept: (0, 0),
@@ -302,11 +303,13 @@ impl Disk {
             dropped.kept.0 += 1;
             dropped.kept.1 += u64::from(row.size);
         }
-        let newest_bytes = oldest.newest_bytes(dropped.kept.1);
         loop {
             let next = rows(&stored.queue, after, oldest.up_to).next();
             let Some((seq, row)) = next else { break };
-            if oldest.bytes_ever.saturating_sub(row.bytes_before) <= newest_bytes {
+            let is_aged = oldest
+                .queued_before
+                .is_some_and(|before| row.queued_at < before);
+            if !is_aged && oldest.stays(dropped.kept, row.messages_before, row.bytes_before) {
                 dropped.rest = Some((row.messages_before, row.bytes_before));
                 break;
             }

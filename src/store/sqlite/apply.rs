@@ -298,6 +298,7 @@ impl Application<'_> {
     fn drop_oldest(&mut self, oldest: &DropOldest) -> Result<Dropped, Fault> {
         let mut dropped = Dropped {
             session: oldest.session,
+            aged: oldest.queued_before.is_some(),
             messages: 0,
             bytes: 0,
             kept: (0, 0),
@@ -308,7 +309,7 @@ impl Application<'_> {
         };
         let key = |seq| queue_key(slot, seq);
         let mut statement = self.connection.prepare_cached(
-            "SELECT key, size, message, messages_before, bytes_before FROM queue
+            "SELECT key, size, messages_before, bytes_before, message, record FROM queue
              WHERE key > ?1 AND key <= ?2 ORDER BY key",
         )?;
         let mut rows = statement.query([key(oldest.after), key(oldest.up_to)])?;
@@ -323,17 +324,19 @@ impl Application<'_> {
                 continue;
             }
             // A damaged figure lets its row go.
-            let bytes_before = integer(row, 4)?.map_or(0, from_sql);
-            let newest_bytes = oldest.newest_bytes(dropped.kept.1);
-            if oldest.bytes_ever.saturating_sub(bytes_before) <= newest_bytes {
-                dropped.rest = integer(row, 3)?.map(|messages| (from_sql(messages), bytes_before));
+            let messages_before = integer(row, 2)?.map_or(0, from_sql);
+            let bytes_before = integer(row, 3)?.map_or(0, from_sql);
+            if oldest.stays(dropped.kept, messages_before, bytes_before)
+                && !is_queued_before(row, oldest.queued_before)?
+            {
+                dropped.rest = Some((messages_before, bytes_before));
                 break;
             }
             first.get_or_insert(at);
             last = at;
             dropped.messages += 1;
             dropped.bytes += size(row, 1)?;
-            self.memo.removed.extend(integer(row, 2)?);
+            self.memo.removed.extend(integer(row, 4)?);
         }
         drop(rows);
         if let Some(first) = first {
@@ -379,6 +382,13 @@ impl Application<'_> {
         }
         Ok(self.slot.1)
     }
+}
+
+/// Whether a row of the queue was queued before this time; one whose record is damaged was.
+fn is_queued_before(row: &Row<'_>, time: Option<ServiceSeconds>) -> Result<bool, Fault> {
+    let Some(time) = time else { return Ok(false) };
+    let record = unseal_row(&row_columns(row)?, blob(row, 5)?);
+    Ok(record.is_none_or(|record| record.queued_at < time))
 }
 
 pub(super) fn record_of<'a>(message: &Message, batch: &'a Batch) -> MessageRecord<'a> {
