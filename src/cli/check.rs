@@ -2,7 +2,7 @@
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
 use crate::budget::BudgetRow;
-use crate::config::{BridgeConfig, Config, ShownDuration, ShownSize};
+use crate::config::{BridgeConfig, Config, QueueConfig, ShownDuration, ShownSize, WhenFull};
 use larder_bridge::Rule;
 use larder_packet::Version;
 use std::io::{self, Write};
@@ -41,6 +41,9 @@ pub fn print(to: &mut impl Write, config: &Config, rows: &[BudgetRow]) -> io::Re
     print_listeners(to, config)?;
     print_limits(to, config)?;
     print_store(to, config)?;
+    for queue in &config.queues {
+        print_queue(to, queue)?;
+    }
     for bridge in &config.bridges {
         print_bridge(to, bridge)?;
     }
@@ -116,6 +119,55 @@ fn print_store(to: &mut impl Write, config: &Config) -> io::Result<()> {
         ("park_max", ShownDuration(store.park_max).to_string()),
     ];
     print_table(to, "Store", &lines)
+}
+
+fn print_queue(to: &mut impl Write, queue: &QueueConfig) -> io::Result<()> {
+    let or = |none: &str, value: Option<String>| value.unwrap_or_else(|| none.to_owned());
+    let mut lines = vec![
+        ("max_bytes", ShownSize(queue.max_bytes).to_string()),
+        (
+            "max_messages",
+            or(
+                "as many as fit",
+                queue.max_messages.map(|max| max.to_string()),
+            ),
+        ),
+        (
+            "max_age",
+            or(
+                "for ever",
+                queue.max_age.map(|max| ShownDuration(max).to_string()),
+            ),
+        ),
+        ("when_full", queue.when_full.name().to_owned()),
+        (
+            "qos0",
+            if queue.qos0 { "queued" } else { "not queued" }.to_owned(),
+        ),
+        (
+            "rate",
+            or(
+                "none",
+                queue.rate.map(|rate| format!("{rate} messages a second")),
+            ),
+        ),
+        (
+            "rate_bytes",
+            or(
+                "none",
+                queue
+                    .rate_bytes
+                    .map(|rate| format!("{} a second", ShownSize(rate))),
+            ),
+        ),
+    ];
+    if queue.when_full == WhenFull::Reject {
+        lines.push((
+            "note",
+            "a 3.1.1 publisher cannot be refused: its connection is closed, and it keeps the message".to_owned(),
+        ));
+    }
+    print_table(to, &format!("Queue of {:?}", queue.client_id), &lines)
 }
 
 fn print_bridge(to: &mut impl Write, bridge: &BridgeConfig) -> io::Result<()> {

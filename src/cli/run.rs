@@ -1,10 +1,10 @@
 //! `larder run`: puts the parts together and turns until it is told to stop.
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
-use crate::broker::{Broker, ConfiguredSession};
+use crate::broker::{Broker, ConfiguredSession, QueuePolicy, QueueRule, Rate, WhenFull};
 use crate::budget;
 use crate::clock::SystemClock;
-use crate::config::{Bind, BridgeConfig, Config, ShownSize};
+use crate::config::{self, Bind, BridgeConfig, Config, QueueConfig, ShownSize};
 use crate::limits::{BRIDGE_WINDOW_BYTES, Limits};
 use crate::net::{Listen, Sockets};
 use crate::observe;
@@ -100,6 +100,8 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
 /// The core with everything that the store has found and the configuration names, before a listener opens.
 fn recovered_broker(config: &Config, recovered: &Recovered, now: Now) -> Broker {
     let mut broker = Broker::new(limits(config), seed(), now);
+    let queues: Vec<QueueRule> = config.queues.iter().map(queue_rule).collect();
+    broker.set_policies(&queues);
     broker.recover(recovered, now);
     let configured: Vec<ConfiguredSession> = config.bridges.iter().map(bridge_session).collect();
     for client_id in broker.configure(&configured, now) {
@@ -140,6 +142,27 @@ pub fn limits(config: &Config) -> Limits {
         session_disk_max: config.store.session_disk_max,
         settle_wait: config.store.settle_wait,
         park_max: config.store.park_max,
+    }
+}
+
+fn queue_rule(queue: &QueueConfig) -> QueueRule {
+    QueueRule {
+        client_id: queue.client_id.clone(),
+        policy: QueuePolicy {
+            bytes_max: queue.max_bytes,
+            messages_max: queue.max_messages.unwrap_or(u64::MAX),
+            age_max: queue.max_age,
+            when_full: match queue.when_full {
+                config::WhenFull::DropOldest => WhenFull::DropOldest,
+                config::WhenFull::DropNewest => WhenFull::DropNewest,
+                config::WhenFull::Reject => WhenFull::Reject,
+            },
+            qos0: queue.qos0,
+            rate: Rate {
+                messages: queue.rate,
+                bytes: queue.rate_bytes,
+            },
+        },
     }
 }
 

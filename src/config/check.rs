@@ -65,6 +65,7 @@ impl Checker<'_> {
         let listeners = self.listeners(file.listener.0)?;
         let limits = self.limits(file.limits, file.bridge.0.len())?;
         let store = self.store(file.store, limits.packet_max)?;
+        let queues = self.queues(file.queue.0, &limits, &store)?;
         let bridges = self.bridges(file.bridge.0, &limits, &store)?;
         let log = self.log(file.log)?;
         let sys = self.sys(file.sys)?;
@@ -73,6 +74,7 @@ impl Checker<'_> {
             listeners,
             limits,
             store,
+            queues,
             bridges,
             log,
             sys,

@@ -36,6 +36,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]
+    pub(super) queue: Tables<Queue>,
+    #[serde(default)]
     pub(super) bridge: Tables<Bridge>,
     #[serde(default)]
     pub(super) log: Log,
@@ -72,6 +74,19 @@ pub(super) struct Store {
     pub(super) session_disk_max: Key<Size>,
     pub(super) settle_wait: Key<Span>,
     pub(super) park_max: Key<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Queue {
+    pub(super) client_id: Key<String>,
+    pub(super) max_bytes: Key<Size>,
+    pub(super) max_messages: Key<u64>,
+    pub(super) max_age: Key<Span>,
+    pub(super) when_full: Key<String>,
+    pub(super) qos0: Key<bool>,
+    pub(super) rate: Key<u64>,
+    pub(super) rate_bytes: Key<Size>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,6 +7,7 @@ mod bridge;
 mod check;
 mod error;
 mod file;
+mod queue;
 mod rules;
 mod value;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is written, and when.
     pub store: StoreConfig,
+    /// What the queues of certain sessions may take. The first that names a client holds.
+    pub queues: Vec<QueueConfig>,
     /// The cloud brokers with which topics are exchanged.
     pub bridges: Vec<BridgeConfig>,
     /// What is logged.
@@ -100,6 +103,53 @@ pub struct StoreConfig {
     pub settle_wait: Duration,
     /// How long a PUBLISH may wait for room in the journal before it is refused.
     pub park_max: Duration,
+}
+
+/// What the queues of certain sessions may take, and what becomes of what does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// The Client Identifier of the sessions; a `*` at its end stands for any rest.
+    pub client_id: String,
+    /// Bytes queued at most; at least `packet_max`, at most the store's `disk_max`.
+    pub max_bytes: u64,
+    /// Messages queued at most; `None`: as many as fit.
+    pub max_messages: Option<u64>,
+    /// How long a message may be queued without being sent; `None`: for ever.
+    pub max_age: Option<Duration>,
+    /// What becomes of a message for a full queue.
+    pub when_full: WhenFull,
+    /// Whether messages of QoS 0 are queued too while the session is away.
+    pub qos0: bool,
+    /// Messages a second with which a backlog leaves at most.
+    pub rate: Option<u64>,
+    /// Bytes a second with which a backlog leaves at most.
+    pub rate_bytes: Option<u64>,
+}
+
+/// What becomes of a message for a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest unsent messages make room for it.
+    DropOldest,
+    /// It is dropped.
+    DropNewest,
+    /// Its publisher is refused.
+    Reject,
+}
+
+impl WhenFull {
+    /// All of them.
+    pub const ALL: [WhenFull; 3] = [WhenFull::DropOldest, WhenFull::DropNewest, WhenFull::Reject];
+
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            WhenFull::DropOldest => "drop-oldest",
+            WhenFull::DropNewest => "drop-newest",
+            WhenFull::Reject => "reject",
+        }
+    }
 }
 
 /// A cloud broker with which topics are exchanged.

@@ -1,0 +1,114 @@
+//! The checks of a `[[queue]]`.
+
+use super::check::Checker;
+use super::error::ConfigError;
+use super::file::{self, Key};
+use super::{Limits, QueueConfig, StoreConfig, WhenFull};
+use std::ops::Range;
+use std::time::Duration;
+use toml::Spanned;
+
+/// Queues are looked through for what is too old sixteen times in that age, and not more often than once a second.
+const AGE_MIN: Duration = Duration::from_secs(10);
+const AGE_CEILING: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Messages and bytes a second above which a rate is none.
+const RATE_CEILING: u64 = 1 << 40;
+
+impl Checker<'_> {
+    pub(super) fn queues(
+        &self,
+        tables: Vec<Spanned<file::Queue>>,
+        limits: &Limits,
+        store: &StoreConfig,
+    ) -> Result<Vec<QueueConfig>, ConfigError> {
+        let mut queues: Vec<QueueConfig> = Vec::with_capacity(tables.len());
+        for table in tables {
+            let at = table.span();
+            let table = table.into_inner();
+            let client_id_at = table.client_id.as_ref().map_or(at.clone(), Spanned::span);
+            let queue = self.queue(table, &at, limits, store)?;
+            if let Some(earlier) = queues.iter().find(|earlier| earlier.hides(&queue)) {
+                let fault = format!(
+                    "{:?} is never reached, for {:?} above names the same clients, and the first that names one holds; \
+                     put it before that",
+                    queue.client_id, earlier.client_id
+                );
+                return Err(self.fault_at(&client_id_at, fault));
+            }
+            queues.push(queue);
+        }
+        Ok(queues)
+    }
+
+    fn queue(
+        &self,
+        table: file::Queue,
+        at: &Range<usize>,
+        limits: &Limits,
+        store: &StoreConfig,
+    ) -> Result<QueueConfig, ConfigError> {
+        let Some(client_id) = table.client_id else {
+            return Err(self.fault_at(
+                at,
+                "has no client_id, which says whose queues are meant; write for example client_id = \"pump-*\"",
+            ));
+        };
+        let max_bytes = self.size(table.max_bytes, store.session_disk_max, 1..=u64::MAX)?;
+        self.queue_fits(
+            "max_bytes",
+            max_bytes.value,
+            Some(max_bytes.at.as_ref().unwrap_or(at)),
+            store.disk_max,
+            limits.packet_max,
+        )?;
+        let max_messages = self.number(table.max_messages, u64::MAX, 1..=u64::MAX)?;
+        let max_age = match table.max_age {
+            None => None,
+            some => Some(self.span(some, AGE_MIN, AGE_MIN..=AGE_CEILING)?.value),
+        };
+        Ok(QueueConfig {
+            client_id: client_id.into_inner(),
+            max_bytes: max_bytes.value,
+            max_messages: Some(max_messages.value).filter(|_| max_messages.at.is_some()),
+            max_age,
+            when_full: self.when_full(table.when_full)?,
+            qos0: table.qos0.is_some_and(Spanned::into_inner),
+            rate: self.rate(table.rate)?,
+            rate_bytes: match table.rate_bytes {
+                None => None,
+                some => Some(self.size(some, 1, 1..=RATE_CEILING)?.value),
+            },
+        })
+    }
+
+    fn rate(&self, key: Key<u64>) -> Result<Option<u64>, ConfigError> {
+        match key {
+            None => Ok(None),
+            some => Ok(Some(self.number(some, 1, 1..=RATE_CEILING)?.value)),
+        }
+    }
+
+    fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {
+        let Some(key) = key else {
+            return Ok(WhenFull::DropOldest);
+        };
+        let known = WhenFull::ALL
+            .iter()
+            .find(|known| known.name() == key.get_ref());
+        known.copied().ok_or_else(|| {
+            let names = WhenFull::ALL.map(WhenFull::name).join(", ");
+            let fault = format!("{:?} is not known; choose one of {names}", key.get_ref());
+            self.fault(&key, fault)
+        })
+    }
+}
+
+impl QueueConfig {
+    /// Whether every client that `later` names is named by this one.
+    fn hides(&self, later: &QueueConfig) -> bool {
+        match self.client_id.strip_suffix('*') {
+            Some(beginning) => later.client_id.starts_with(beginning),
+            None => self.client_id == later.client_id,
+        }
+    }
+}
