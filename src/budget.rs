@@ -10,7 +10,6 @@ use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
 use crate::record::Change;
 use crate::store;
-use larder_packet::PacketId;
 use std::fmt;
 
 /// Kernel memory of a link's socket, each way.
@@ -24,6 +23,7 @@ const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
 
 /// Packet Identifiers of messages of QoS 2 that clients have not released, for each link; all share them.
 const HELD_PER_LINK: usize = 64;
+const HELD_BYTES: usize = size_of::<u16>();
 
 /// One term of the memory budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row(
             "acknowledgements of a link (limits.receive_maximum)",
             links,
-            acks_bytes(limits.receive_maximum, limits.receive_maximum),
+            acks_bytes(limits.receive_maximum),
         ),
         row(
             "socket buffers of a link",
@@ -124,12 +124,12 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row(
             "messages of QoS 2 not released (limits.links)",
             held_max(config) as u64,
-            size_of::<PacketId>(),
+            HELD_BYTES,
         ),
         row(
             "messages of QoS 2 not released (limits.receive_maximum)",
             sessions,
-            usize::from(limits.receive_maximum) * size_of::<PacketId>(),
+            usize::from(limits.receive_maximum) * HELD_BYTES,
         ),
         row(
             "subscriptions (limits.memory_max)",

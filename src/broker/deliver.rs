@@ -560,8 +560,12 @@ fn rerelease(link: &mut Link, session: &Session, queue: &Queue, seq: Seq) -> Off
         return Offered::NoRoom;
     }
     let rests_on = RestsOn::Ticket(session.received_ticket);
-    link.acks
-        .numbered(AckOf::PubRel, packet_id(seq), ReasonCode::Success, rests_on);
+    link.acks.numbered(
+        AckOf::Release,
+        packet_id(seq),
+        ReasonCode::Success,
+        rests_on,
+    );
     if again {
         Offered::Rereleased
     } else {

@@ -11,8 +11,10 @@ mod admit;
 mod alias;
 mod buffers;
 mod close;
+mod commit;
 mod connect;
 mod counters;
+mod credit;
 mod deliver;
 mod journal;
 mod link;
@@ -49,9 +51,9 @@ pub use recover::ConfiguredSession;
 pub use session::Drops;
 pub(crate) use window::window_bytes;
 
-use crate::limits::{Limits, PAGES, SERVICE_NOTE};
+use crate::limits::{Limits, SERVICE_NOTE};
 use crate::net::{LinkId, Origin};
-use crate::record::{Change, Dropped, Event, PageRequest, SessionKey, SessionRecord, Ticket};
+use crate::record::{Change, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
 use buffers::Buffers;
 use journal::Journal;
@@ -62,7 +64,7 @@ use publish::Targets;
 use router::Router;
 use session::Sessions;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::time::Duration;
 use sys::Sys;
 use timers::{Timer, Timers};
 
@@ -176,7 +178,7 @@ impl Broker {
     /// A peer has connected.
     pub fn link_opened(&mut self, id: LinkId, origin: Origin, now: Now) {
         self.counters.links_opened += 1;
-        let acks = Acks::new(self.limits.receive_maximum, self.limits.window);
+        let acks = Acks::new(self.limits.receive_maximum);
         self.links.insert(Link::new(id, origin, acks, now.mono));
         self.watch(id);
     }
@@ -308,130 +310,6 @@ impl Broker {
 
     fn note_dirty(&mut self, place: u32) {
         note_dirty(&mut self.sessions, &mut self.dirty, place);
-    }
-
-    // --- The store ---
-
-    /// What the store has to say.
-    pub fn handle_store(&mut self, event: Event, now: Now) {
-        match event {
-            Event::Committed {
-                batch,
-                dropped,
-                disk_used,
-                written,
-            } => {
-                (self.disk_used, self.disk_written) = (disk_used, written);
-                self.batch_committed(batch, &dropped);
-            }
-            Event::Stalled { error } => {
-                self.counters.store_stalls += 1;
-                log::error!(
-                    "store: cannot write: {error}. Messages of QoS 1 and 2 wait until it can; nothing that was acknowledged is lost"
-                );
-            }
-            Event::PageRead { request, page } => self.page_read(request, page, now),
-        }
-    }
-
-    fn batch_committed(&mut self, batch: Arc<crate::record::Batch>, dropped: &[Dropped]) {
-        let ticket: Ticket = batch.ticket;
-        let (sessions, dirty) = (&mut self.sessions, &mut self.dirty);
-        self.journal.committed(batch, |committed| {
-            let place = committed.row.place;
-            if let Some(queue) = sessions
-                .get_mut(place)
-                .and_then(|session| session.queue.as_mut())
-            {
-                queue.row_committed(committed);
-                if !committed.row.sent {
-                    note_dirty(sessions, dirty, place);
-                }
-            }
-        });
-        for dropped in dropped {
-            let drops = Drops::of(dropped);
-            self.counters.drops.add(drops);
-            let place = self.sessions.find_key(dropped.session);
-            if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
-                if dropped.messages > 0 {
-                    log::warn!(
-                        "session {}: its {}: the {} oldest messages ({} bytes) were dropped",
-                        session.client_id,
-                        if dropped.aged {
-                            "queued messages became too old"
-                        } else {
-                            "queue is full"
-                        },
-                        dropped.messages,
-                        dropped.bytes
-                    );
-                }
-                session.drops.add(drops);
-                let in_flight = session.window.load();
-                if let Some(queue) = &mut session.queue {
-                    queue.dropped(dropped, in_flight);
-                }
-            }
-        }
-        let mut committing = std::mem::take(&mut self.committing);
-        committing.retain(|place| {
-            let Some(session) = self.sessions.get_mut(*place) else {
-                return false;
-            };
-            session.ticket_committed(ticket);
-            let waits = session.waits_for_commit();
-            note_dirty(&mut self.sessions, &mut self.dirty, *place);
-            waits
-        });
-        self.committing = committing;
-        self.releasable.append(&mut self.waiting);
-        for id in &self.releasable {
-            if let Some(link) = self.links.get_mut(*id) {
-                link.is_waiting = false;
-            }
-        }
-    }
-
-    /// The next page to be read.
-    pub fn poll_read(&mut self) -> Option<PageRequest> {
-        if self.pages_out >= PAGES {
-            return None;
-        }
-        let request = self.reads.pop_front()?;
-        self.pages_out += 1;
-        Some(request)
-    }
-
-    /// The filling batch, if the store is free and something in it is due.
-    pub fn poll_batch(&mut self, now: Now) -> Option<Arc<crate::record::Batch>> {
-        if self.journal.is_committing() || self.batch_due()? > now.mono {
-            return None;
-        }
-        if self.note_due <= now.mono {
-            self.journal.note();
-        }
-        self.disk_asked = None;
-        self.note_due = now.mono.after(SERVICE_NOTE);
-        Some(self.journal.submit(now))
-    }
-
-    /// When the filling batch is to be submitted. An empty one costs no write, and tells how full the disk is.
-    fn batch_due(&mut self) -> Option<Mono> {
-        let due = self.journal.due(self.limits.settle_wait);
-        let note = self.sessions.has_stored().then_some(self.note_due);
-        [due, self.disk_asked, note].into_iter().flatten().min()
-    }
-
-    /// Whether everything recorded is committed, settlements included.
-    #[must_use]
-    pub fn is_saved(&self) -> bool {
-        self.journal.is_saved()
-    }
-
-    /// Makes everything recorded due at once, and the service time: the program is about to end.
-    pub fn hurry(&mut self) {
-        self.journal.note();
     }
 
     // --- What the turn does for the core ---

@@ -14,10 +14,14 @@ use std::collections::VecDeque;
 /// An acknowledgement that names a PUBLISH by its Packet Identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AckOf {
-    PubAck,
-    PubRec,
-    PubRel,
-    PubComp,
+    /// PUBACK
+    Publish,
+    /// PUBREC
+    Receipt,
+    /// PUBREL
+    Release,
+    /// PUBCOMP
+    Completion,
 }
 
 /// An acknowledgement.
@@ -49,12 +53,13 @@ impl Ready {
 
     /// Whether it tells a publisher that its message was taken.
     pub(super) fn is_success(&self) -> bool {
-        matches!(self.0, Kind::Numbered(AckOf::PubAck | AckOf::PubRec, _, reason) if !reason.is_error())
+        matches!(self.0, Kind::Numbered(AckOf::Publish | AckOf::Receipt, _, reason) if !reason.is_error())
     }
 }
 
-/// The acknowledgements of a link that wait, in their order: one for each message that may be under way in either
-/// direction, and a few others. Holds no memory until one has waited.
+/// The acknowledgements of a link that wait, in their order: as many as messages may be under way from the client, and a
+/// few others. PUBRELs share their places with the PUBACKs: where there is none, the link is not read until a commit
+/// makes some. Holds no memory until one has waited.
 pub(super) struct Acks {
     waiting: VecDeque<Waiting>,
     capacity: usize,
@@ -62,9 +67,8 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// `receive_maximum` messages may be under way from the client, `window` to it.
-    pub(super) fn new(receive_maximum: u16, window: u16) -> Acks {
-        let capacity = usize::from(receive_maximum) + usize::from(window) + LINK_OTHER_ACKS;
+    pub(super) fn new(receive_maximum: u16) -> Acks {
+        let capacity = usize::from(receive_maximum) + LINK_OTHER_ACKS;
         Acks {
             waiting: VecDeque::new(),
             capacity,
@@ -140,8 +144,8 @@ fn encoded(packet: &Packet, version: Version, is_connack: bool) -> Kind {
 
 /// Bytes that a link's FIFO takes once an acknowledgement has waited.
 #[must_use]
-pub(crate) fn acks_bytes(receive_maximum: u16, window: u16) -> usize {
-    Acks::new(receive_maximum, window).capacity * size_of::<Waiting>()
+pub(crate) fn acks_bytes(receive_maximum: u16) -> usize {
+    Acks::new(receive_maximum).capacity * size_of::<Waiting>()
 }
 
 /// Bytes on their way to a link's socket.
@@ -220,10 +224,10 @@ impl Outbox {
                     properties: Properties::EMPTY,
                 };
                 let packet = match of {
-                    AckOf::PubAck => Packet::PubAck(ack),
-                    AckOf::PubRec => Packet::PubRec(ack),
-                    AckOf::PubRel => Packet::PubRel(ack),
-                    AckOf::PubComp => Packet::PubComp(ack),
+                    AckOf::Publish => Packet::PubAck(ack),
+                    AckOf::Receipt => Packet::PubRec(ack),
+                    AckOf::Release => Packet::PubRel(ack),
+                    AckOf::Completion => Packet::PubComp(ack),
                 };
                 self.control(&packet, version, buffers)
             }

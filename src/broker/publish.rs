@@ -189,7 +189,7 @@ impl Broker {
             // It was taken, and is not taken again. The FIFO keeps the order on this link; what was said on an earlier one
             // rests on the record.
             let rests_on = RestsOn::Ticket(session.held_ticket);
-            self.acknowledge(id, AckOf::PubRec, packet_id, ReasonCode::Success, rests_on);
+            self.acknowledge(id, AckOf::Receipt, packet_id, ReasonCode::Success, rests_on);
             return Some(Flow::Taken);
         }
         // [MQTT-3.3.4-7]
@@ -259,25 +259,26 @@ impl Broker {
         targets.number += 1;
         let number = targets.number;
         let sessions = &mut self.sessions;
-        self.router.matches(publication.content.topic, &mut |found| {
-            let subscriber = match found {
-                Match::Subscriber(subscriber) => subscriber,
-                Match::Group(no) => return targets.groups.push(no),
-            };
-            let options = subscriber.options;
-            if options.no_local && publisher == Some(subscriber.place) {
-                return;
-            }
-            let Some(session) = sessions.get_mut(subscriber.place) else {
-                return;
-            };
-            if session.matched.0 != number {
-                session.matched = (number, targets.targets.len() as u32);
-                targets.add(subscriber, qos);
-            } else {
-                targets.widen(session.matched.1, subscriber, qos);
-            }
-        });
+        self.router
+            .matches(publication.content.topic, &mut |found| {
+                let subscriber = match found {
+                    Match::Subscriber(subscriber) => subscriber,
+                    Match::Group(no) => return targets.groups.push(no),
+                };
+                let options = subscriber.options;
+                if options.no_local && publisher == Some(subscriber.place) {
+                    return;
+                }
+                let Some(session) = sessions.get_mut(subscriber.place) else {
+                    return;
+                };
+                if session.matched.0 != number {
+                    session.matched = (number, targets.targets.len() as u32);
+                    targets.add(subscriber, qos);
+                } else {
+                    targets.widen(session.matched.1, subscriber, qos);
+                }
+            });
         self.choose_members(qos, targets);
         targets.identifiers.sort_unstable();
         for (target, identifier) in &targets.identifiers {
@@ -516,8 +517,8 @@ impl Broker {
 fn ack_of(qos: Qos) -> Option<AckOf> {
     match qos {
         Qos::AtMostOnce => None,
-        Qos::AtLeastOnce => Some(AckOf::PubAck),
-        Qos::ExactlyOnce => Some(AckOf::PubRec),
+        Qos::AtLeastOnce => Some(AckOf::Publish),
+        Qos::ExactlyOnce => Some(AckOf::Receipt),
     }
 }
 

@@ -105,7 +105,7 @@ impl Broker {
             ReasonCode::PacketIdentifierNotFound
         };
         let rests_on = RestsOn::Ticket(session.held_ticket);
-        self.acknowledge(id, AckOf::PubComp, ack.packet_id, reason, rests_on);
+        self.acknowledge(id, AckOf::Completion, ack.packet_id, reason, rests_on);
         Flow::Taken
     }
 
@@ -144,7 +144,7 @@ impl Broker {
             }
         };
         let rests_on = RestsOn::Ticket(session.received_ticket);
-        self.acknowledge(id, AckOf::PubRel, ack.packet_id, reason, rests_on);
+        self.acknowledge(id, AckOf::Release, ack.packet_id, reason, rests_on);
         Flow::Taken
     }
 

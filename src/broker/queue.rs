@@ -3,9 +3,9 @@
 //! In memory it is a few numbers and at most one page. `cursor` is the last row that went into the window of the present
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
+use super::credit::Credit;
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
 use super::policy::QueuePolicy;
-use super::rate::Credit;
 use super::window::{PACKET_IDS, Window, is_in_span};
 use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{

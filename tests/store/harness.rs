@@ -424,6 +424,26 @@ impl Fill {
             up_to,
             bytes_ever,
             bytes_keep,
+            messages_ever: 0,
+            messages_keep: u64::MAX,
+            queued_before: None,
+        }))
+    }
+
+    /// Drops the oldest rows up to number `up_to` until so many of `messages_ever` messages are left.
+    pub(crate) fn drop_to(self, key: u64, up_to: Seq, messages_ever: u64, keep: u64) -> Fill {
+        self.change(Change::DropOldest(DropOldest {
+            messages_ever,
+            messages_keep: keep,
+            ..everything(key, up_to)
+        }))
+    }
+
+    /// Drops the rows up to number `up_to` that were queued before `time`.
+    pub(crate) fn drop_aged(self, key: u64, up_to: Seq, time: u64) -> Fill {
+        self.change(Change::DropOldest(DropOldest {
+            queued_before: Some(ServiceSeconds(time)),
+            ..everything(key, up_to)
         }))
     }
 
@@ -497,4 +517,20 @@ pub(crate) fn found(recovered: &Recovered) -> String {
             ..recovered.clone()
         }
     )
+}
+
+/// A drop that lets everything stay.
+fn everything(key: u64, up_to: Seq) -> DropOldest {
+    DropOldest {
+        session: SessionKey(key),
+        after: 0,
+        keep: 0,
+        keep_up_to: 0,
+        up_to,
+        bytes_ever: 0,
+        bytes_keep: u64::MAX,
+        messages_ever: 0,
+        messages_keep: u64::MAX,
+        queued_before: None,
+    }
 }

@@ -28,6 +28,7 @@ promises! {
     reads_pages_within_their_limits
     ignores_what_is_not_there
     drops_the_oldest_rows_of_a_range
+    drops_what_is_too_many_and_what_is_too_old
     ends_a_session_with_all_it_has
     applies_changes_in_their_order
     keeps_the_later_of_two_rows_with_one_number
@@ -265,6 +266,7 @@ fn ignores_what_is_not_there(store: &mut dyn Kept) {
         dropped,
         [Dropped {
             session: SessionKey(7),
+            aged: false,
             messages: 0,
             bytes: 0,
             kept: (0, 0),
@@ -290,6 +292,7 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
     let ever = 20 * 103;
     let gone = |kept, messages, rest: Option<u64>| Dropped {
         session: SessionKey(1),
+        aged: false,
         messages,
         bytes: messages * 103,
         kept: (kept, kept * 103),
@@ -327,6 +330,34 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
         seqs(&store.read(all_of(1))),
         [1, 2, 3, 4, 5, 17, 18, 19, 20]
     );
+}
+
+fn drops_what_is_too_many_and_what_is_too_old(store: &mut dyn Kept) {
+    let fill = Fill::new().session(1, "a", RECORD);
+    store.commit(fill.queue(1, 1..=20, 100).done());
+    let gone = |aged, messages, rest: Option<u64>| Dropped {
+        session: SessionKey(1),
+        aged,
+        messages,
+        bytes: messages * 103,
+        rest: rest.map(|row| (row - 1, (row - 1) * 103)),
+    };
+    // Number n was queued at 1,000 + n.
+    let fill = Fill::new()
+        .drop_to(1, 20, 20, 17)
+        .drop_aged(1, 20, 1_006)
+        .drop_aged(1, 20, 1_006)
+        .drop_aged(1, 8, 9_999);
+    assert_eq!(
+        store.commit(fill.done()),
+        [
+            gone(false, 3, Some(4)),
+            gone(true, 2, Some(6)),
+            gone(true, 0, Some(6)),
+            gone(true, 3, None)
+        ]
+    );
+    assert_eq!(seqs(&store.read(all_of(1))), Vec::from_iter(9..=20));
 }
 
 fn ends_a_session_with_all_it_has(store: &mut dyn Kept) {
@@ -447,6 +478,7 @@ fn keeps_of_a_received_row_what_is_still_owed(store: &mut dyn Kept) {
         store.commit(fill.done()),
         [Dropped {
             session: SessionKey(1),
+            aged: false,
             messages: 1,
             bytes: 103,
             kept: (0, 0),
