@@ -178,7 +178,7 @@
 //!
 //! # Not in this version
 //!
-//! QoS 2 (granted as 1), retained messages, wills, enhanced authentication, user names and passwords, TLS, WebSocket. A
+//! Retained messages, wills, enhanced authentication, user names and passwords, TLS, WebSocket. A
 //! CONNACK says what is not there; README.md says what becomes of whoever asks for it all the same. The codec knows all
 //! packets and properties.
 

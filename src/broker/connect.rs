@@ -137,7 +137,6 @@ impl Broker {
             properties.push(Property::SessionExpiryInterval(expiry_interval));
         }
         properties.push(Property::ReceiveMaximum(self.limits.receive_maximum));
-        properties.push(Property::MaximumQos(1));
         properties.push(Property::RetainAvailable(false));
         properties.push(Property::MaximumPacketSize(self.limits.packet_max));
         if let Some(link) = self.links.get_mut(id) {
@@ -229,7 +228,7 @@ impl Broker {
         let queue = (expiry_interval > 0).then(|| {
             let key = self.next_key;
             self.next_key = SessionKey(key.0 + 1);
-            Queue::new(key, self.policies.of(client_id), now.mono)
+            Queue::new(key, self.policies.of(client_id))
         });
         let place = self.sessions.insert(Session {
             client_id: client_id.into(),

@@ -354,7 +354,7 @@ impl Delivering<'_> {
             let (seq, row, qos, len, sent) = match next {
                 Next::Wait | Next::Empty => return None,
                 Next::Read(request) => {
-                    if self.waits_for_rate(queue) {
+                    if self.waits_for_rate(queue, 0) {
                         return None;
                     }
                     queue.asked(request);
@@ -366,7 +366,7 @@ impl Delivering<'_> {
                 }
                 Next::Page(index) => {
                     let row = queue.page.rows[index];
-                    if self.waits_for_rate(queue) {
+                    if self.waits_for_rate(queue, row.size) {
                         return None;
                     }
                     self.release_packet_ids(queue, row.seq);
@@ -464,20 +464,17 @@ impl Delivering<'_> {
                 }
             }
             match next {
-                Next::Page(index) => {
-                    queue.spend(u64::from(len));
-                    queue.passed_in_page(index);
-                }
+                Next::Page(index) => queue.passed_in_page(index, self.now.mono),
                 _ => queue.passed_in_journal(self.journal, seq),
             }
         }
     }
 
     /// Whether the backlog has to wait for its rate; then it is told when.
-    fn waits_for_rate(&mut self, queue: &mut Queue) -> bool {
-        let wait = queue.rate_wait(self.now.mono);
-        self.backlog_due = wait.map(|wait| self.now.mono.after(wait));
-        wait.is_some()
+    fn waits_for_rate(&mut self, queue: &Queue, len: u32) -> bool {
+        let at = queue.backlog_ready_at(u64::from(len));
+        self.backlog_due = Some(at).filter(|at| *at > self.now.mono);
+        self.backlog_due.is_some()
     }
 
     fn release_packet_ids(&self, queue: &mut Queue, next: Seq) {

@@ -9,12 +9,12 @@
 mod acknowledge;
 mod admit;
 mod alias;
+mod bucket;
 mod buffers;
 mod close;
 mod commit;
 mod connect;
 mod counters;
-mod credit;
 mod deliver;
 mod journal;
 mod link;
@@ -64,7 +64,6 @@ use publish::Targets;
 use router::Router;
 use session::Sessions;
 use std::collections::VecDeque;
-use std::time::Duration;
 use sys::Sys;
 use timers::{Timer, Timers};
 

@@ -3,18 +3,18 @@
 //! In memory it is a few numbers and at most one page. `cursor` is the last row that went into the window of the present
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
-use super::credit::Credit;
+use super::bucket::{Bucket, Cost};
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
 use super::policy::QueuePolicy;
 use super::window::{PACKET_IDS, Window, is_in_span};
 use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
-    Change, DropOldest, Dropped, Page, PageRequest, RecoveredSession, Seq, SessionKey, Ticket,
+    Change, DropOldest, Dropped, Page, PageRequest, PageRow, RecoveredSession, Seq, SessionKey,
+    Ticket,
 };
 use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::Qos;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Where the next row of a queue is.
 pub(super) enum Next {
@@ -76,14 +76,13 @@ pub(super) struct Queue {
     bytes_ever: u64,
     policy: Rc<QueuePolicy>,
     /// What the policy's rate has left.
-    messages_credit: Option<Credit>,
-    bytes_credit: Option<Credit>,
+    backlog_messages: Bucket,
+    backlog_bytes: Bucket,
 }
 
 impl Queue {
     /// The queue of a new session.
-    pub(super) fn new(key: SessionKey, policy: Rc<QueuePolicy>, now: Mono) -> Queue {
-        let credit = |rate: Option<u64>| rate.map(|per_second| Credit::new(per_second, now));
+    pub(super) fn new(key: SessionKey, policy: Rc<QueuePolicy>) -> Queue {
         Queue {
             key,
             next_seq: 1,
@@ -108,8 +107,8 @@ impl Queue {
             bytes: 0,
             messages_ever: 0,
             bytes_ever: 0,
-            messages_credit: credit(policy.rate.messages),
-            bytes_credit: credit(policy.rate.bytes),
+            backlog_messages: Bucket::default(),
+            backlog_bytes: Bucket::default(),
             policy,
         }
     }
@@ -121,7 +120,6 @@ impl Queue {
         policy: Rc<QueuePolicy>,
         window: u16,
         unsettled: usize,
-        now: Mono,
     ) -> Queue {
         let extent = session.extent.unwrap_or_default();
         let last = extent.last.max(session.seq_reserved);
@@ -141,7 +139,7 @@ impl Queue {
             bytes: extent.bytes,
             messages_ever: extent.messages_ever,
             bytes_ever: extent.bytes_ever,
-            ..Queue::new(session.key, policy, now)
+            ..Queue::new(session.key, policy)
         }
     }
 
@@ -316,9 +314,12 @@ impl Queue {
     }
 
     /// The row of the page has been sent, settled or passed over.
-    pub(super) fn passed_in_page(&mut self, index: usize) {
+    pub(super) fn passed_in_page(&mut self, index: usize, now: Mono) {
         self.page_at = index + 1;
-        let seq = self.page.rows[index].seq;
+        let PageRow { seq, size, .. } = self.page.rows[index];
+        let (messages, bytes) = self.costs(u64::from(size));
+        self.backlog_messages.take(messages, now);
+        self.backlog_bytes.take(bytes, now);
         if !self.was_passed(seq) {
             self.maybe_sent = self.maybe_sent.saturating_sub(1);
         }
@@ -483,22 +484,16 @@ impl Queue {
         self.dropping = Some(journal.record(change, true, now));
     }
 
-    /// How long until a message of the backlog may leave; `None`: now.
-    pub(super) fn rate_wait(&mut self, now: Mono) -> Option<Duration> {
-        let messages = self.messages_credit.as_mut();
-        let bytes = self.bytes_credit.as_mut();
-        let waits = [messages, bytes].map(|credit| credit.and_then(|credit| credit.wait(now)));
-        waits.into_iter().flatten().max()
+    /// When a message of the backlog may leave, of `len` bytes.
+    pub(super) fn backlog_ready_at(&self, len: u64) -> Mono {
+        let (messages, bytes) = self.costs(len);
+        let messages = self.backlog_messages.ready_at(messages);
+        messages.max(self.backlog_bytes.ready_at(bytes))
     }
 
-    /// A message of the backlog has left.
-    pub(super) fn spend(&mut self, len: u64) {
-        if let Some(credit) = &mut self.messages_credit {
-            credit.spend(1);
-        }
-        if let Some(credit) = &mut self.bytes_credit {
-            credit.spend(len);
-        }
+    fn costs(&self, len: u64) -> (Cost, Cost) {
+        let rate = self.policy.rate;
+        (Cost::of(1, rate.messages), Cost::of(len, rate.bytes))
     }
 
     /// What the store has dropped; `in_flight`: messages and bytes in the window. What is left is known exactly again.

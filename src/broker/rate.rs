@@ -1,35 +1,15 @@
 //! How fast a client may publish: over its limit its link is left unread until it may publish again. Nothing is refused
 //! and nothing is lost; TCP slows the client down.
 //!
-//! Each limit is a bucket that holds what may come in one second, is full when the link opens, and fills at the rate. A
-//! PUBLISH with more bytes than the bucket holds waits until it is full, and those after it wait the longer.
+//! A PUBLISH with more bytes than may come in one second waits for all of it, and those after it wait the longer.
 
 use super::Broker;
+use super::bucket::{Bucket, Cost};
 use super::receive::Flow;
 use super::timers::Timer;
 use crate::limits::Limits;
 use crate::net::LinkId;
 use crate::time::{Mono, Now};
-
-const NANOS_IN_MILLI: u64 = 1_000_000;
-const SECOND_NANOS: u64 = 1_000 * NANOS_IN_MILLI;
-
-/// What is left of a limit, as the time in nanoseconds at which its bucket is full.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    full_at: u64,
-}
-
-impl Bucket {
-    /// When there is as much in it as takes `cost` nanoseconds to fill, or when it is full if it does not hold as much.
-    fn ready_at(self, cost: u64) -> u64 {
-        (self.full_at + cost.min(SECOND_NANOS)).saturating_sub(SECOND_NANOS)
-    }
-
-    fn take(&mut self, cost: u64, now: u64) {
-        self.full_at = self.full_at.max(now).saturating_add(cost);
-    }
-}
 
 /// What a client may publish at present.
 #[derive(Default)]
@@ -42,29 +22,22 @@ pub(super) struct Rate {
     is_told: bool,
 }
 
-/// What a PUBLISH of `len` bytes takes of both limits, in nanoseconds.
-fn costs(limits: &Limits, len: usize) -> (u64, u64) {
-    let messages = limits
-        .publish_rate
-        .map_or(0, |rate| SECOND_NANOS / u64::from(rate));
-    let bytes = limits
-        .publish_bytes_rate
-        .map_or(0, |rate| len as u64 * SECOND_NANOS / rate);
-    (messages, bytes)
+/// What a PUBLISH of `len` bytes takes of both limits.
+fn costs(limits: &Limits, len: usize) -> (Cost, Cost) {
+    (
+        Cost::of(1, limits.publish_rate.map(u64::from)),
+        Cost::of(len as u64, limits.publish_bytes_rate),
+    )
 }
 
 impl Rate {
     /// When a PUBLISH may be taken.
-    fn ready_at(&self, (messages, bytes): (u64, u64)) -> Mono {
-        let nanos = self
-            .messages
-            .ready_at(messages)
-            .max(self.bytes.ready_at(bytes));
-        Mono(nanos.div_ceil(NANOS_IN_MILLI))
+    fn ready_at(&self, (messages, bytes): (Cost, Cost)) -> Mono {
+        let messages = self.messages.ready_at(messages);
+        messages.max(self.bytes.ready_at(bytes))
     }
 
-    fn take(&mut self, (messages, bytes): (u64, u64), now: Mono) {
-        let now = now.0 * NANOS_IN_MILLI;
+    fn take(&mut self, (messages, bytes): (Cost, Cost), now: Mono) {
         self.messages.take(messages, now);
         self.bytes.take(bytes, now);
     }

@@ -66,7 +66,6 @@ impl Broker {
                 self.policies.of(&found.client_id),
                 self.limits.window,
                 2 * self.limits.batch_changes(),
-                now.mono,
             )),
             expiry_interval: if found.record.configured {
                 u32::MAX

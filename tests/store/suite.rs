@@ -340,6 +340,7 @@ fn drops_what_is_too_many_and_what_is_too_old(store: &mut dyn Kept) {
         aged,
         messages,
         bytes: messages * 103,
+        kept: (0, 0),
         rest: rest.map(|row| (row - 1, (row - 1) * 103)),
     };
     // Number n was queued at 1,000 + n.
