@@ -15,8 +15,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn a_puback_that_is_due_leaves_before_a_disconnect_and_nothing_after_it() {
     let mut world = World::new(Limits::default());
     let link = world.connect(&Connect::v5("c"));
-    // A PUBLISH, and a PUBREL whose QoS this version does not take.
-    let both = [&publish_v5("nobody", 1, &[], b"x")[..], &[0x62, 2, 0, 1]].concat();
+    // A PUBLISH, and an AUTH without an Authentication Method in the CONNECT.
+    let both = [&publish_v5("nobody", 1, &[], b"x")[..], &[0xF0, 0]].concat();
     world.say(link, &both);
     let puback = [0x40, 3, 0, 1, 0x10];
     let disconnect = [0xE0, 1, 0x82];
