@@ -181,7 +181,12 @@ impl World {
 
     /// What has come on a link since this was last asked.
     pub(crate) fn received(&mut self, link: LinkId) -> Vec<u8> {
-        self.wires().take_received(link)
+        let received = self.wires().take_received(link);
+        if self.is_v5(link) {
+            packets::without_reason_strings(&received)
+        } else {
+            received
+        }
     }
 
     /// The same, where nothing but messages can have come.
