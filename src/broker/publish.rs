@@ -346,7 +346,8 @@ impl Broker {
             .publisher
             .and_then(|publisher| Some((publisher.place, publisher.packet_id?)))
             .filter(|_| publication.qos == Qos::ExactlyOnce);
-        let is_recorded = rows > 0 || hold.is_some_and(|(place, _)| self.is_stored(place));
+        let holds = hold.is_some_and(|(place, _)| self.is_stored(place));
+        let is_recorded = rows > 0 || holds;
         match self.admit(content.len() + targets.encoded.len(), rows, is_recorded) {
             Admission::Admit => {}
             Admission::Wait => return Published::Wait,
@@ -361,7 +362,10 @@ impl Broker {
             .map_or(NOBODY, |publisher| publisher.link);
         let owed = (rows > 0).then(|| self.journal.message(content, link));
         // Exactly once needs to be on disk before anybody has it, where a crash could bring the same PUBLISH again.
-        let commit = is_recorded.then(|| self.journal.filling());
+        // What else is recorded may be settled before it is written, and then nothing would be committed.
+        let is_final = |target: &Target| target.way == Way::Owe && target.qos == Qos::ExactlyOnce;
+        let commits = holds || targets.targets.iter().any(is_final);
+        let commit = commits.then(|| self.journal.filling());
         let mut kept = None;
         for target in &targets.targets {
             let ids = &targets.encoded[target.ids.0..target.ids.1];

@@ -130,6 +130,16 @@ pub(crate) fn publish_v5(
     packet(0x32, &body)
 }
 
+pub(crate) fn publish_2(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut publish = publish_1(topic, packet_id, payload);
+    publish[0] = 0x34;
+    publish
+}
+
+pub(crate) fn pubrec(packet_id: u16) -> Vec<u8> {
+    packet(0x50, &packet_id.to_be_bytes())
+}
+
 pub(crate) fn puback(packet_id: u16) -> Vec<u8> {
     packet(0x40, &packet_id.to_be_bytes())
 }
