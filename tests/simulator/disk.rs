@@ -148,11 +148,13 @@ impl SimStore {
                     .map(|((key, seq), id)| (*key, *seq, *id))
                     .collect();
                 for (key, seq, id) in gone {
-                    // What a later change of the same batch settled is gone as well.
-                    let settled = batch.changes.iter().any(
-                        |other| matches!(*other, Change::Settle { session, seq: of } if (session, of) == (key, seq)),
-                    );
-                    if !settled {
+                    // What a later change of the same batch settled or ended is gone as well.
+                    let goes_later = batch.changes.iter().any(|other| match *other {
+                        Change::Settle { session, seq: of } => (session, of) == (key, seq),
+                        Change::DropSession { session } => session == key,
+                        _ => false,
+                    });
+                    if !goes_later {
                         self.rows.remove(&(key, seq));
                         committed.dropped.push((key, seq, id));
                     }
