@@ -288,6 +288,7 @@ impl Bridge {
                 present,
                 reason: 0,
                 receive_maximum,
+                ..
             } => self.linked(side, present, receive_maximum, now),
             Wire::SubAck { .. } => self.subscribed = true,
             Wire::Publish(message) => {
@@ -355,6 +356,7 @@ impl Bridge {
                             dup: false,
                             qos: message.qos,
                             topic: message.topic,
+                            alias: None,
                             pid,
                             expiry: message.properties.message_expiry,
                             payload: message.payload.to_vec(),

@@ -330,6 +330,7 @@ impl Client {
             dup: false,
             qos,
             topic: self.random.pick(&publishes.topics).clone(),
+            alias: None,
             pid: if qos == Qos::AtMostOnce {
                 0
             } else {
@@ -428,6 +429,7 @@ impl Client {
                 present,
                 reason: 0,
                 receive_maximum,
+                ..
             } => self.connected(present, receive_maximum, now),
             Wire::Publish(message) => {
                 if let Some(id) = Id::of(&message.payload) {

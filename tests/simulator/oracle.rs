@@ -26,7 +26,7 @@ mod written;
 use crate::clock::Millis;
 use crate::disk::{Committed, Rows};
 use crate::net::Conn;
-use crate::wire::{Decoder, Hello, Id, Message, Subscription, Wire};
+use crate::wire::{Decoder, Hello, Id, Message, Subscription, TOPIC_ALIAS_MAXIMUM, Wire};
 use larder::record::SessionKey;
 use larder_packet::{Qos, Version};
 use session::{Session, Subscribed};
@@ -314,8 +314,8 @@ impl Oracle {
 
     pub fn opened(&mut self, at: usize, conn: Conn) {
         let link = Link {
-            up: Decoder::new(Version::V311),
-            down: Decoder::new(Version::V311),
+            up: Decoder::new(Version::V311, u16::MAX),
+            down: Decoder::new(Version::V311, TOPIC_ALIAS_MAXIMUM),
             hello: None,
             connected: false,
             heard: self.now,

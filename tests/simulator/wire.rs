@@ -5,9 +5,12 @@ use larder_packet::{
     Publish, Qos, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, UnsubscribeFilters,
     Version, frame, packet,
 };
+use std::collections::BTreeMap;
 use std::fmt;
 
 const PACKET_MAX: usize = 1 << 20;
+/// What clients of 5.0 allow the server; few, so that topics must do without.
+pub const TOPIC_ALIAS_MAXIMUM: u16 = 2;
 
 /// Names a message over its whole way: its publisher, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +53,7 @@ pub enum Wire {
         present: bool,
         reason: u8,
         receive_maximum: u16,
+        topic_alias_maximum: u16,
     },
     Publish(Message),
     PubAck {
@@ -107,6 +111,8 @@ pub struct Message {
     pub dup: bool,
     pub qos: Qos,
     pub topic: String,
+    /// Topic Alias: the topic is empty while the bytes have it alone.
+    pub alias: Option<u16>,
     /// 0 for QoS 0.
     pub pid: u16,
     /// Message Expiry Interval in seconds.
@@ -124,6 +130,7 @@ impl Wire {
                     properties.push(Property::SessionExpiryInterval(hello.expiry));
                     properties.push(Property::ReceiveMaximum(hello.receive_maximum));
                     properties.push(Property::MaximumPacketSize(hello.packet_max));
+                    properties.push(Property::TopicAliasMaximum(TOPIC_ALIAS_MAXIMUM));
                 }
                 Packet::Connect(Connect {
                     version,
@@ -140,6 +147,9 @@ impl Wire {
             Wire::Publish(message) => {
                 if let Some(seconds) = message.expiry.filter(|_| version == Version::V5) {
                     properties.push(Property::MessageExpiryInterval(seconds));
+                }
+                if let Some(alias) = message.alias {
+                    properties.push(Property::TopicAlias(alias));
                 }
                 Packet::Publish(Publish {
                     dup: message.dup,
@@ -223,11 +233,13 @@ impl Wire {
                 present: ack.session_present,
                 reason: ack.reason as u8,
                 receive_maximum: ack.properties.receive_maximum().unwrap_or(u16::MAX),
+                topic_alias_maximum: ack.properties.topic_alias_maximum().unwrap_or(0),
             },
             Packet::Publish(publish) => Wire::Publish(Message {
                 dup: publish.dup,
                 qos: publish.qos,
                 topic: publish.topic.to_owned(),
+                alias: publish.properties.topic_alias(),
                 pid: publish.packet_id.map_or(0, PacketId::get),
                 expiry: publish.properties.message_expiry_interval(),
                 payload: publish.payload.to_owned(),
@@ -274,18 +286,77 @@ fn packet_id(pid: u16) -> PacketId {
     PacketId::new(pid).expect("not zero")
 }
 
+/// Topic Aliases that a client sets on one link.
+#[derive(Default)]
+pub struct Aliases {
+    topics: Vec<String>,
+    /// The server's Topic Alias Maximum.
+    pub maximum: u16,
+    next: usize,
+}
+
+impl Aliases {
+    /// Lets aliases stand for topics: first those that are free, then one after the other again.
+    pub fn apply(&mut self, message: &mut Message) {
+        // Few, so that they are set again.
+        let maximum = usize::from(self.maximum.min(2));
+        if maximum == 0 {
+            return;
+        }
+        let at = match self.topics.iter().position(|topic| *topic == message.topic) {
+            Some(at) => {
+                message.topic.clear();
+                at
+            }
+            None => {
+                let at = self.next % maximum;
+                self.next += 1;
+                self.topics
+                    .resize(self.topics.len().max(at + 1), String::new());
+                self.topics[at].clone_from(&message.topic);
+                at
+            }
+        };
+        message.alias = Some(at as u16 + 1);
+    }
+}
+
 /// One direction of a link: bytes in, packets out.
 pub struct Decoder {
     pub version: Version,
     bytes: Vec<u8>,
+    /// Topics by their alias, and the highest that there may be.
+    aliases: BTreeMap<u16, String>,
+    alias_max: u16,
 }
 
 impl Decoder {
-    pub fn new(version: Version) -> Decoder {
+    pub fn new(version: Version, alias_max: u16) -> Decoder {
         Decoder {
             version,
             bytes: Vec::new(),
+            aliases: BTreeMap::new(),
+            alias_max,
         }
+    }
+
+    /// Puts the topic there for which an alias stands.
+    fn name(&mut self, message: &mut Message) -> Result<(), String> {
+        let Some(alias) = message.alias.take() else {
+            return Ok(());
+        };
+        if alias > self.alias_max {
+            return Err(format!("Topic Alias {alias} is above the maximum"));
+        }
+        if !message.topic.is_empty() {
+            self.aliases.insert(alias, message.topic.clone());
+            return Ok(());
+        }
+        let topic = self.aliases.get(&alias);
+        message
+            .topic
+            .clone_from(topic.ok_or_else(|| format!("Topic Alias {alias} was not set"))?);
+        Ok(())
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
@@ -302,9 +373,14 @@ impl Decoder {
         match frame(&self.bytes, PACKET_MAX) {
             Ok(Frame::Incomplete { .. }) => None,
             Ok(Frame::Complete { len }) => {
-                let wire = packet(self.version, &self.bytes[..len])
+                let mut wire = packet(self.version, &self.bytes[..len])
                     .map(|packet| Wire::from_packet(&packet))
                     .map_err(|malformed| malformed.to_string());
+                if let Ok(Wire::Publish(message)) = &mut wire {
+                    if let Err(text) = self.name(message) {
+                        wire = Err(text);
+                    }
+                }
                 if let Ok(Wire::Connect(hello)) = &wire {
                     self.version = hello.version;
                 }

@@ -99,10 +99,15 @@ impl Oracle {
                 "{client}: more than its Receive Maximum of {receive_maximum} in flight [MQTT-3.3.4-9]"
             ));
         }
-        let before = session.sent.get(&pid);
-        let same = |sent: &Sent| sent.message.is_same(&message);
         // Each start leaves out a block of numbers: after so many they come round.
         let no_wrap = life < session.began + 6;
+        // One that has expired meanwhile has given its identifier back, and nobody hears of it.
+        let gives_back = |sent: &Sent| {
+            let expires = self.published.get(&sent.id).is_some_and(|of| of.expires);
+            !no_wrap && !sent.acknowledged && expires
+        };
+        let before = session.sent.get(&pid).filter(|sent| !gives_back(sent));
+        let same = |sent: &Sent| sent.message.is_same(&message);
         let verdict = match (message.dup, before) {
             (true, Some(sent)) if !sent.acknowledged && !same(sent) => Err(format!(
                 "{client}: #{pid} is sent again with another content: {} was {}",

@@ -5,7 +5,7 @@ use crate::clock::Millis;
 use crate::net::Conn;
 use crate::oracle::{CLOUD, GATEWAY};
 use crate::random::Random;
-use crate::wire::{Decoder, Wire};
+use crate::wire::{Aliases, Decoder, TOPIC_ALIAS_MAXIMUM, Wire};
 use larder_bridge::relay::Side;
 use larder_packet::Version;
 use std::collections::VecDeque;
@@ -36,6 +36,8 @@ pub(super) struct Connection {
     pub(super) up: Pipe,
     pub(super) down: Pipe,
     pub(super) decoder: Decoder,
+    /// What its peer sets.
+    pub(super) aliases: Aliases,
     /// The client's end is closed: what arrives for it is for nobody.
     pub(super) abandoned: bool,
     pub(super) latency: Millis,
@@ -81,7 +83,8 @@ impl World {
             at,
             up: Pipe::default(),
             down: Pipe::default(),
-            decoder: Decoder::new(version),
+            decoder: Decoder::new(version, TOPIC_ALIAS_MAXIMUM),
+            aliases: Aliases::default(),
             abandoned: false,
             latency,
             steady,
@@ -189,6 +192,13 @@ impl World {
         }
         let mut wires = Vec::new();
         while let Some(Ok(wire)) = connection.decoder.next() {
+            if let Wire::ConnAck {
+                topic_alias_maximum,
+                ..
+            } = wire
+            {
+                connection.aliases.maximum = topic_alias_maximum;
+            }
             wires.push(wire);
         }
         if arrived > 0 {

@@ -4,6 +4,7 @@ use super::links::{Piece, Who};
 use super::{Event, World};
 use crate::bridge::Bridge;
 use crate::client::Deed;
+use crate::wire::Wire;
 use larder_bridge::relay::Side;
 use larder_packet::Version;
 
@@ -42,6 +43,12 @@ impl World {
             Deed::Connect => self.connect(who, version),
             Deed::Send(wire) => {
                 if let Some(conn) = self.present(who) {
+                    let mut wire = wire;
+                    if let (Wire::Publish(message), Some(connection)) =
+                        (&mut wire, self.connections.get_mut(&conn))
+                    {
+                        connection.aliases.apply(message);
+                    }
                     for bytes in self.split(wire.encode(version)) {
                         self.push_up(conn, Piece::Bytes(bytes));
                     }
