@@ -568,6 +568,7 @@ fn the_example_has_every_key() {
         "[[listener]]",
         "[limits]",
         "[store]",
+        "[[queue]]",
         "[[bridge]]",
         "[log]",
         "[sys]",
@@ -588,5 +589,88 @@ fn the_example_has_every_key() {
                 "{table} {key}"
             );
         }
+    }
+}
+
+#[test]
+fn queues_have_policies_by_client() {
+    let config = load(
+        r#"
+        [[queue]]
+        client_id = "pump-1"
+        max_bytes = "2 MiB"
+        max_messages = 500
+        max_age = "7 days"
+        when_full = "reject"
+        qos0 = true
+        rate = 20
+        rate_bytes = "64 KiB"
+        [[queue]]
+        client_id = "pump-*"
+        "#,
+    )
+    .unwrap();
+    let [first, second] = &config.queues[..] else {
+        panic!("{:?}", config.queues)
+    };
+    assert_eq!(
+        (first.max_bytes, first.max_messages, first.max_age),
+        (2 << 20, Some(500), Some(Duration::from_secs(7 * 86_400)))
+    );
+    assert_eq!((first.when_full, first.qos0), (WhenFull::Reject, true));
+    assert_eq!((first.rate, first.rate_bytes), (Some(20), Some(64 << 10)));
+    let defaults = QueueConfig {
+        client_id: "pump-*".to_owned(),
+        max_bytes: 256 << 20,
+        max_messages: None,
+        max_age: None,
+        when_full: WhenFull::DropOldest,
+        qos0: false,
+        rate: None,
+        rate_bytes: None,
+    };
+    assert_eq!(*second, defaults);
+}
+
+#[test]
+fn a_wrong_queue_says_what_is_right() {
+    for (text, expected) in [
+        ("max_messages = 5", "larder.toml:1: queue: has no client_id"),
+        (
+            "client_id = \"a\"\nmax_messages = 0",
+            "larder.toml:3: queue.max_messages: ",
+        ),
+        (
+            "client_id = \"a\"\nmax_bytes = \"1 KiB\"",
+            "larder.toml:3: queue.max_bytes: ",
+        ),
+        (
+            "client_id = \"a\"\nmax_bytes = \"1 TiB\"",
+            "larder.toml:3: queue.max_bytes: ",
+        ),
+        (
+            "client_id = \"a\"\nmax_age = \"1 s\"",
+            "larder.toml:3: queue.max_age: ",
+        ),
+        (
+            "client_id = \"a\"\nwhen_full = \"explode\"",
+            "larder.toml:3: queue.when_full: \"explode\" is not known; choose one of drop-oldest, drop-newest, reject",
+        ),
+        ("client_id = \"a\"\nrate = 0", "larder.toml:3: queue.rate: "),
+        (
+            "client_id = \"a\"\nrate_bytes = 0",
+            "larder.toml:3: queue.rate_bytes: ",
+        ),
+        (
+            "client_id = \"a*\"\n[[queue]]\nclient_id = \"ab\"",
+            "larder.toml:4: queue.client_id: \"ab\" is never reached, for \"a*\" above names the same clients",
+        ),
+        (
+            "client_id = \"a\"\n[[queue]]\nclient_id = \"a\"",
+            "larder.toml:4: queue.client_id: \"a\" is never reached",
+        ),
+    ] {
+        let error = error(&format!("[[queue]]\n{text}"));
+        assert!(error.starts_with(expected), "{error}\n{expected}");
     }
 }

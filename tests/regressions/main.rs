@@ -14,6 +14,7 @@ mod links;
 mod memory;
 mod packet_ids;
 mod packets;
+mod policies;
 mod qos2;
 mod queue;
 mod sessions;

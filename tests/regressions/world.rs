@@ -3,9 +3,10 @@
 use crate::flash::{Flash, Pace};
 use crate::packets::{self, Connect, Message};
 use crate::wires::Wires;
-use larder::broker::{Broker, Counters, Gauges};
+use larder::broker::{Broker, Counters, Gauges, QueueRule};
 use larder::limits::Limits;
 use larder::net::LinkId;
+use larder::record::Recovered;
 use larder::server::Server;
 use larder::store::MemoryStore;
 use larder::time::{Clock, Mono, Now, ServiceSeconds};
@@ -16,12 +17,15 @@ use std::time::Duration;
 const TURNS_MAX: u32 = 100_000;
 /// What the monotonic clock says when a machine has booted.
 const BOOT: Duration = Duration::from_secs(20);
+/// How often `$SYS` is told in a world with policies.
+pub(crate) const SYS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A server and what surrounds it. Time stands still but for [`World::pass`].
 pub(crate) struct World {
     server: Server<Wires, Flash>,
     hands: Hands,
     limits: Limits,
+    rules: Vec<QueueRule>,
     /// Links of MQTT 5.0.
     v5: BTreeMap<LinkId, bool>,
 }
@@ -47,19 +51,37 @@ impl Clock for Hands {
 impl World {
     /// A server on an empty disk.
     pub(crate) fn new(limits: Limits) -> World {
-        let mut hands = Hands {
+        World::with_rules(limits, Vec::new())
+    }
+
+    /// The same, and some queues have policies of their own. `$SYS` is told every [`SYS_INTERVAL`].
+    pub(crate) fn with_rules(limits: Limits, rules: Vec<QueueRule>) -> World {
+        let hands = Hands {
             mono: 1000 * BOOT,
             service: Duration::ZERO,
         };
-        let broker = Broker::new(limits.clone(), 7, hands.now());
-        World::of(broker, Flash::new(MemoryStore::new()), hands, limits)
+        let flash = Flash::new(MemoryStore::new());
+        World::of(flash, &Recovered::default(), hands, limits, rules)
     }
 
-    fn of(broker: Broker, flash: Flash, mut hands: Hands, limits: Limits) -> World {
+    fn of(
+        flash: Flash,
+        recovered: &Recovered,
+        mut hands: Hands,
+        limits: Limits,
+        rules: Vec<QueueRule>,
+    ) -> World {
+        let mut broker = Broker::new(limits.clone(), 7, hands.now());
+        if !rules.is_empty() {
+            broker.set_policies(&rules);
+            broker.set_sys_interval(Some(SYS_INTERVAL), hands.now());
+        }
+        broker.recover(recovered, hands.now());
         World {
             server: Server::new(Wires::default(), flash, broker, hands.now()),
             hands,
             limits,
+            rules,
             v5: BTreeMap::new(),
         }
     }
@@ -72,12 +94,9 @@ impl World {
 
     /// The same, and the configuration is another one.
     pub(crate) fn crash_into(self, limits: Limits) -> World {
-        let mut hands = self.hands;
         let (_, flash) = self.server.into_parts();
         let (flash, recovered) = flash.crash();
-        let mut broker = Broker::new(limits.clone(), 7, hands.now());
-        broker.recover(&recovered, hands.now());
-        World::of(broker, flash, hands, limits)
+        World::of(flash, &recovered, self.hands, limits, self.rules)
     }
 
     /// The power goes, and the machine boots.
@@ -195,8 +214,9 @@ impl World {
         packets::messages(self.is_v5(link), &received)
     }
 
+    /// Acknowledges those of QoS 1.
     pub(crate) fn acknowledge(&mut self, link: LinkId, messages: &[Message]) {
-        for message in messages {
+        for message in messages.iter().filter(|message| message.packet_id > 0) {
             self.say(link, &packets::puback(message.packet_id));
         }
     }
