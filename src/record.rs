@@ -21,6 +21,11 @@ pub struct SessionKey(pub u64);
 /// A message's number in one session's queue: counted per session from 1, never used for two messages.
 pub type Seq = u64;
 
+/// Names the Shared Subscription by which a message is owed: a hash of its filter as it was subscribed. Two may have the
+/// same, so that the topic has to match as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareKey(pub u32);
+
 /// A range of the byte store of the batch or page in which it stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -81,6 +86,8 @@ pub struct Owe {
     pub retain: bool,
     /// The Subscription Identifiers of all matching subscriptions, as encoded properties (each 0x0B and its number).
     pub subscription_ids: Span,
+    /// The Shared Subscription by which it is owed; `None`: by others.
+    pub share: Option<ShareKey>,
     /// When it was queued.
     pub queued_at: ServiceSeconds,
     /// Messages ever queued in this session, before this one. With the next it gives a queue's length from its first
@@ -329,6 +336,8 @@ pub struct PageRow {
     pub retain: bool,
     /// Encoded Subscription Identifier properties; a span into [`Page::bytes`]. Empty if `received`.
     pub subscription_ids: Span,
+    /// The Shared Subscription by which it is owed; `None`: by others, or `received`.
+    pub share: Option<ShareKey>,
 }
 
 /// Rows of a queue in their order.

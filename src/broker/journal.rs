@@ -266,6 +266,7 @@ impl Journal {
             qos: new.qos,
             retain: new.retain,
             subscription_ids,
+            share: None,
             queued_at: new.queued_at,
             messages_before: new.messages_before,
             bytes_before: new.bytes_before,

@@ -3,7 +3,7 @@
 //! SQLite does not notice a flipped payload bit, and postcard decodes most of them into something else; the checksum
 //! does notice. It covers the columns beside the BLOB too, so that a row found under the wrong key is a bad row.
 
-use crate::record::WillRecord;
+use crate::record::{ShareKey, WillRecord};
 use crate::time::ServiceSeconds;
 use crc::{CRC_32_ISCSI, Crc, Digest};
 use larder_packet::Qos;
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u8 = 1;
 /// The format in which rows are written.
 const ROW_FORMAT: u8 = 2;
+/// The format in which rows are written that are owed by a Shared Subscription: its key stands behind the rest.
+const SHARED_ROW_FORMAT: u8 = 3;
 /// Rows without `queued_at`; those that are on disk are read for ever.
 const ROW_FORMAT_1: u8 = 1;
 /// Bytes of the checksum at the end.
@@ -60,6 +62,9 @@ pub(super) struct RowRecord<'a> {
     pub(super) queued_at: ServiceSeconds,
     #[serde(borrow, with = "serde_bytes")]
     pub(super) subscription_ids: &'a [u8],
+    /// In format 3, behind the others.
+    #[serde(skip)]
+    pub(super) share: Option<ShareKey>,
     /// `None`: the row names a shared message, or its receiver has it.
     #[serde(borrow)]
     pub(super) message: Option<MessageRecord<'a>>,
@@ -128,7 +133,10 @@ pub(super) fn seal_row(
     row: &RowRecord<'_>,
     blob: &mut Vec<u8>,
 ) -> Result<(), postcard::Error> {
-    seal_in(ROW_FORMAT, columns, "", row, blob)
+    match row.share {
+        None => seal_in(ROW_FORMAT, columns, "", row, blob),
+        Some(share) => seal_in(SHARED_ROW_FORMAT, columns, "", &(row, share), blob),
+    }
 }
 
 fn seal_in<T: Serialize>(
@@ -164,10 +172,15 @@ pub(super) fn unseal<'a, T: Deserialize<'a>>(
 pub(super) fn unseal_row<'a>(columns: &[i64; 5], blob: &'a [u8]) -> Option<RowRecord<'a>> {
     match checked(columns, "", blob)? {
         (ROW_FORMAT, encoded) => decode(encoded),
+        (SHARED_ROW_FORMAT, encoded) => decode(encoded).map(|(row, share)| RowRecord {
+            share: Some(share),
+            ..row
+        }),
         (ROW_FORMAT_1, encoded) => decode(encoded).map(|row: RowRecord1<'a>| RowRecord {
             flags: row.flags,
             queued_at: ServiceSeconds(0),
             subscription_ids: row.subscription_ids,
+            share: None,
             message: row.message,
         }),
         _ => None,
@@ -212,6 +225,7 @@ mod tests {
             flags: Flags::new(Qos::ExactlyOnce, true),
             queued_at: ServiceSeconds(300),
             subscription_ids: &[0x0b, 7],
+            share: None,
             message: Some(MessageRecord {
                 expires_at: Some(ServiceSeconds(70_000)),
                 topic: b"cellar/temperature",
@@ -251,6 +265,16 @@ mod tests {
             body(&blob),
             b"\x02\x06\xac\x02\x02\x0b\x07\x01\x01\xf0\xa2\x04\x12cellar/temperature\x00\x0412.5"
         );
+        let shared = RowRecord {
+            share: Some(ShareKey(300)),
+            ..row()
+        };
+        seal_row(&COLUMNS, &shared, &mut blob).unwrap();
+        assert_eq!(unseal_row(&COLUMNS, &blob).unwrap().share, shared.share);
+        assert_eq!(
+            body(&blob),
+            b"\x03\x06\xac\x02\x02\x0b\x07\x01\x01\xf0\xa2\x04\x12cellar/temperature\x00\x0412.5\xac\x02"
+        );
         let retained = RetainedRecord {
             qos: 1,
             expires_at: None,
@@ -283,7 +307,7 @@ mod tests {
         digest.update(&blob);
         blob.extend_from_slice(&digest.finalize().to_le_bytes());
         let read = unseal_row(&COLUMNS, &blob).unwrap();
-        assert_eq!((read.flags.0, read.queued_at.0), (6, 0));
+        assert_eq!((read.flags.0, read.queued_at.0, read.share), (6, 0, None));
         assert_eq!(read.subscription_ids, [0x0b, 7]);
         assert_eq!(read.message.unwrap().payload, b"12.5");
     }
@@ -314,7 +338,7 @@ mod tests {
         assert_eq!(unseal::<u8>(&[], "", &blob), None);
         seal_in(2, &[], "", &(7u8, 8u8), &mut blob).unwrap();
         assert_eq!(unseal::<(u8, u8)>(&[], "", &blob), None);
-        seal_in(3, &COLUMNS, "", &row(), &mut blob).unwrap();
+        seal_in(4, &COLUMNS, "", &row(), &mut blob).unwrap();
         assert!(unseal_row(&COLUMNS, &blob).is_none());
     }
 }

@@ -5,7 +5,7 @@ use super::Noted;
 use crate::record::{
     Batch, Change, DropOldest, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow,
     Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Seq,
-    SessionKey, SessionRecord, Span, Store, SubscriptionRecord,
+    SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord,
 };
 use crate::time::ServiceSeconds;
 use larder_packet::{PacketId, Qos};
@@ -148,6 +148,7 @@ struct StoredRow {
     qos: Qos,
     retain: bool,
     subscription_ids: Box<[u8]>,
+    share: Option<ShareKey>,
     messages_before: u64,
     bytes_before: u64,
 }
@@ -189,6 +190,7 @@ impl Disk {
                     if let Some(row) = stored.and_then(|stored| stored.queue.get_mut(&seq)) {
                         row.message = None;
                         row.subscription_ids = Box::default();
+                        row.share = None;
                     }
                 }
                 Change::Hold { session, packet_id } => {
@@ -278,6 +280,7 @@ impl Disk {
             qos: owe.qos,
             retain: owe.retain,
             subscription_ids: owe.subscription_ids.of(&batch.bytes).into(),
+            share: owe.share,
             messages_before: owe.messages_before,
             bytes_before: owe.bytes_before,
         };
@@ -356,6 +359,7 @@ impl Disk {
                 qos: row.qos,
                 retain: row.retain,
                 subscription_ids,
+                share: row.share,
             });
         }
         page

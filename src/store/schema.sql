@@ -4,7 +4,7 @@
 -- Look at it with the sqlite3 shell while Larder runs (sqlite3 -readonly larder.db); do not write to it: rows carry
 -- checksums. `SELECT * FROM backlog` and `SELECT * FROM queued LIMIT 20` are good starts.
 --
--- Every `record` is: 1 byte format number (1, and 2 in queue), a postcard encoding (varints, little end first; byte
+-- Every `record` is: 1 byte format number (1; in queue 2 and 3), a postcard encoding (varints, little end first; byte
 -- strings with their length before them), 4 bytes CRC-32C, little end first. The checksum covers the columns named at
 -- each table as 8-byte little-endian integers (NULL as 0) in that order, then the text column if one is named, then the
 -- record up to the checksum. A row that fails it is skipped and reported, never guessed at.
@@ -68,7 +68,8 @@ CREATE TABLE IF NOT EXISTS queue (
   record          BLOB NOT NULL         -- flags u8 (bits 0-1 granted QoS, bit 2 RETAIN, bit 3 received: the message, of
                                         -- QoS 2, is gone, and only its PUBREL is owed), queued_at u64 (service seconds;
                                         -- not in format 1), subscription identifiers (bytes, encoded properties),
-                                        -- option<message as in message.record>;
+                                        -- option<message as in message.record>, and in format 3 the u32 FNV-1a of the
+                                        -- Shared Subscription's filter by which it is owed;
                                         -- checksum over key, size, messages_before, bytes_before, message
 );
 

@@ -2,7 +2,7 @@
 
 use larder::record::{
     Batch, Change, DropOldest, Dropped, Event, Message, Owe, Page, PageRequest, Recovered, Seq,
-    SessionKey, SessionRecord, Span, Store, SubscriptionRecord, Ticket, Will, WillRecord,
+    SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord, Ticket, Will, WillRecord,
 };
 use larder::store::{self, MemoryStore, OpenError, Options, Threads};
 use larder::time::ServiceSeconds;
@@ -331,6 +331,7 @@ impl Fill {
             },
             retain: seq % 3 == 0,
             subscription_ids,
+            share: (seq % 5 == 0).then_some(ShareKey(u32::MAX - seq as u32)),
             queued_at: ServiceSeconds(1_000 + seq),
             messages_before,
             bytes_before,
@@ -487,7 +488,7 @@ pub(crate) fn in_words(page: &Page) -> Vec<String> {
     let text = |span: Span| String::from_utf8_lossy(span.of(&page.bytes)).into_owned();
     let rows = page.rows.iter().map(|row| {
         format!(
-            "{} {:?} {:?} {:?} {:?} {:?} {} {:?} {} bytes at {}{}",
+            "{} {:?} {:?} {:?} {:?} {:?} {} {:?} {} bytes at {}{}{}",
             row.seq,
             text(row.message.topic),
             text(row.message.properties),
@@ -498,7 +499,9 @@ pub(crate) fn in_words(page: &Page) -> Vec<String> {
             text(row.subscription_ids),
             row.size,
             row.queued_at.0,
-            if row.received { " received" } else { "" }
+            if row.received { " received" } else { "" },
+            row.share
+                .map_or(String::new(), |share| format!(" by {}", share.0))
         )
     });
     rows.chain([format!(

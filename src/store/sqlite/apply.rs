@@ -179,6 +179,7 @@ impl Application<'_> {
             flags: Flags::new(owe.qos, owe.retain),
             queued_at: owe.queued_at,
             subscription_ids: owe.subscription_ids.of(&batch.bytes),
+            share: owe.share,
             message: shared.is_none().then(|| record_of(message, batch)),
         };
         let columns = [
@@ -269,6 +270,7 @@ impl Application<'_> {
                 flags: row.flags.received(),
                 queued_at: row.queued_at,
                 subscription_ids: &[],
+                share: None,
                 message: None,
             },
             _ => return Ok(()),

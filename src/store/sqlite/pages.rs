@@ -101,6 +101,7 @@ fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<b
         qos,
         retain,
         subscription_ids,
+        share: record.share,
     });
     Ok(true)
 }
