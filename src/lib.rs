@@ -113,6 +113,8 @@
 //!   without that a settlement of theirs was committed, carry DUP; as many as the window stay, whatever is dropped.
 //! - **Start is recovery**, always, and a backlog does not lengthen it: a queue's length comes from its first and last
 //!   rows, without counting.
+//! - **What a group shares is owed to one member at a time.** A row goes from one queue to another in one batch, so that a
+//!   crash finds it in one of them, and is not sent from the old one meanwhile (`broker/handover.rs`).
 //! - **Every table, buffer, queue and pool has a capacity**, named in [`limits`] or where it lives, and [`budget`] sums
 //!   them before the start.
 //!
@@ -135,6 +137,8 @@
 //! - **ticket**: a batch's number, as what waits for its commit holds it ([`record::Ticket`]).
 //! - **queue**: all that a stored session is owed, in its order.
 //! - **window**: the part of it that is in flight: sent, and not acknowledged.
+//! - **group**: those who share the messages of one filter under one ShareName, its *members*.
+//! - **hand over**: to owe other members what a member was owed, because its link or its session has ended.
 //! - **inbox**: bytes of a link that are not whole packets, or are parked.
 //! - **outbox**: bytes of a link on their way to its socket.
 //! - **budget**: the sum of all capacities, which must not be above `limits.memory_max`.

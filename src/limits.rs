@@ -54,6 +54,8 @@ pub const PAGES: usize = 4;
 pub const SUBSCRIPTION_BYTES: usize = 160;
 /// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
 pub const SHARE_GROUPS: usize = 500;
+/// Rows of a page that is read to hand a queue over.
+pub const HANDOVER_ROWS: u32 = 256;
 /// Sequence numbers reserved at a time.
 pub const SEQ_RESERVE: u64 = 8192;
 /// Changes in one batch, besides three for each session.

@@ -1,6 +1,7 @@
 //! CONNECT: which session the link gets, and the CONNACK [MQTT 3.1, 3.2].
 
 use super::Broker;
+use super::handover::is_ended;
 use super::journal::RestsOn;
 use super::link::Phase;
 use super::qos2::Held;
@@ -82,7 +83,10 @@ impl Broker {
         }
         connack.session_present = found.is_some();
         let place = match found {
-            Some(place) => self.resume_session(place, expiry_interval, now),
+            Some(place) => {
+                self.stop_handover(place);
+                self.resume_session(place, expiry_interval, now)
+            }
             None if self.sessions.is_full() => {
                 return self.refuse_connect(id, connect, ReasonCode::QuotaExceeded);
             }
@@ -241,6 +245,7 @@ impl Broker {
             held_ticket: Ticket::default(),
             received_ticket: Ticket::default(),
             queue,
+            handover: None,
             expiry_interval,
             configured,
             filters: Vec::new(),
@@ -322,7 +327,7 @@ fn acceptable(connect: &Connect, private: bool) -> Result<(), ReasonCode> {
         });
     }
     let client_id = connect.client_id;
-    let reserved = client_id.starts_with(RESERVED_CLIENT_IDS) && !private;
+    let reserved = is_ended(client_id) || (client_id.starts_with(RESERVED_CLIENT_IDS) && !private);
     // A 3.1.1 client without an identifier cannot have a stored session [MQTT 3.1.1 MQTT-3.1.3-8].
     let nameless = client_id.is_empty() && connect.version == Version::V311 && !connect.clean_start;
     if reserved || nameless || client_id.len() > CLIENT_ID_BYTES {

@@ -145,6 +145,7 @@ impl Broker {
             self.retry_all();
         }
         self.release_acks(now);
+        self.hand_over(now);
         for _ in 0..self.dirty.len() {
             let Some(place) = self.dirty.pop_front() else {
                 break;
@@ -275,7 +276,11 @@ impl Broker {
         match page {
             Ok(mut page) => {
                 let bad = std::mem::take(&mut page.bad);
-                if !queue.page_read(request, Some(page)) {
+                let (is_awaited, others) = match session.handover {
+                    Some(_) => (queue.answered(request), Some(page)),
+                    None => (queue.page_read(request, Some(page)), None),
+                };
+                if !is_awaited {
                     return;
                 }
                 if !bad.is_empty() {
@@ -300,9 +305,15 @@ impl Broker {
                     );
                 }
                 self.note_dirty(place);
+                if let Some(page) = others {
+                    self.hand_over_page(place, &page, now);
+                }
             }
             Err(error) => {
                 if queue.page_read(request, None) {
+                    if let Some(handover) = &mut session.handover {
+                        handover.failed = true;
+                    }
                     self.counters.read_errors += 1;
                     log::error!(
                         "session {}: stored messages cannot be read: {error}. Trying again",

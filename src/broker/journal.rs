@@ -6,7 +6,7 @@
 
 use crate::limits::{BATCH_SETTLEMENTS, SETTLEMENT_WAIT};
 use crate::net::LinkId;
-use crate::record::{Batch, Change, Message, Owe, Seq, SessionKey, Span, Ticket};
+use crate::record::{Batch, Change, Message, Owe, Seq, SessionKey, ShareKey, Span, Ticket};
 use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::Qos;
 use std::sync::Arc;
@@ -62,6 +62,7 @@ pub(super) struct NewRow<'a> {
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) subscription_ids: &'a [u8],
+    pub(super) share: Option<ShareKey>,
     pub(super) queued_at: ServiceSeconds,
     pub(super) messages_before: u64,
     pub(super) bytes_before: u64,
@@ -266,7 +267,7 @@ impl Journal {
             qos: new.qos,
             retain: new.retain,
             subscription_ids,
-            share: None,
+            share: new.share,
             queued_at: new.queued_at,
             messages_before: new.messages_before,
             bytes_before: new.bytes_before,

@@ -16,6 +16,7 @@ mod commit;
 mod connect;
 mod counters;
 mod deliver;
+mod handover;
 mod journal;
 mod link;
 mod load;
@@ -106,6 +107,8 @@ pub struct Broker {
     committing: Vec<u32>,
     /// Sessions with something to settle for which the journal had no room.
     unsettled: Vec<u32>,
+    /// Sessions whose queue is being handed over.
+    handing: VecDeque<u32>,
     /// The last end of a stored session: whoever is told that there is none rests on it.
     ended: Ticket,
     /// Links that were not done with what they sent in the last turn stand among the parked ones.
@@ -158,6 +161,7 @@ impl Broker {
             waiting: Vec::new(),
             committing: Vec::new(),
             unsettled: Vec::new(),
+            handing: VecDeque::new(),
             ended: Ticket::default(),
             again: false,
             parked: VecDeque::new(),
@@ -235,36 +239,51 @@ impl Broker {
             self.journal.unsent(in_flight.row);
         }
         session.window.link_ended();
-        self.transient_bytes -= session.forget_transient();
-        if session.queue.is_none() || (session.expiry_interval == 0 && !session.configured) {
-            self.end_session(place, now);
-            return;
-        }
         let first = session.window.first();
         if let Some(queue) = &mut session.queue {
             queue.link_ended(place, first, &self.journal);
         }
-        session.left = Some(now.mono);
+        let ends = session.queue.is_none() || (session.expiry_interval == 0 && !session.configured);
+        self.hand_over_transient(place, now);
+        if ends {
+            self.end_session(place, now);
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(place) {
+            session.left = Some(now.mono);
+        }
         self.set_away_timer(place);
+        self.hand_over_unsent(place);
     }
 
     /// Ends a session: its subscriptions go, and all that is owed to it.
     fn end_session(&mut self, place: u32, now: Now) {
-        let Some(session) = self.sessions.remove(place) else {
+        let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
         let timers = [
-            session.timer.map(|at| (at, Timer::Away(place))),
-            session.sweep.map(|at| (at, Timer::Sweep(place))),
-            session.backlog_due.map(|at| (at, Timer::Backlog(place))),
+            session.timer.take().map(|at| (at, Timer::Away(place))),
+            session.sweep.take().map(|at| (at, Timer::Sweep(place))),
+            session
+                .backlog_due
+                .take()
+                .map(|at| (at, Timer::Backlog(place))),
         ];
         for (at, timer) in timers.into_iter().flatten() {
             self.timers.clear(at, timer);
         }
-        self.held -= session.held.len();
-        for filter in &session.filters {
+        let held = std::mem::take(&mut session.held);
+        self.held -= held.len();
+        let filters = std::mem::take(&mut session.filters);
+        for filter in &filters {
             self.router.unsubscribe(filter, place);
         }
+        if self.hand_over_all(place, &filters, now) {
+            return;
+        }
+        let Some(session) = self.sessions.remove(place) else {
+            return;
+        };
         if let Some(queue) = &session.queue {
             self.journal.disown(place);
             self.ended = self

@@ -13,7 +13,7 @@ use super::share::{GroupNo, Readiness};
 use super::{Broker, note_dirty};
 use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
-use crate::record::Ticket;
+use crate::record::{ShareKey, Ticket};
 use crate::time::{Now, ServiceSeconds};
 use larder_packet::property::id as property_id;
 use larder_packet::{Malformed, PacketId, Properties, Property, Publish, Qos, ReasonCode, Version};
@@ -27,6 +27,8 @@ struct Target {
     qos: Qos,
     /// Where its Subscription Identifiers are in [`Targets::encoded`].
     ids: (usize, usize),
+    /// The Shared Subscription by virtue of which it is a target.
+    share: Option<ShareKey>,
     way: Way,
 }
 
@@ -56,12 +58,20 @@ pub(super) struct Targets {
 }
 
 impl Targets {
+    fn clear(&mut self) {
+        self.targets.clear();
+        self.identifiers.clear();
+        self.encoded.clear();
+        self.groups.clear();
+    }
+
     /// A delivery by virtue of this subscription.
-    fn add(&mut self, subscriber: &Subscriber, qos: Qos) {
+    fn add(&mut self, subscriber: &Subscriber, share: Option<ShareKey>, qos: Qos) {
         self.targets.push(Target {
             place: subscriber.place,
             qos: Qos::AtMostOnce,
             ids: (0, 0),
+            share,
             way: Way::Offer,
         });
         self.widen(self.targets.len() as u32 - 1, subscriber, qos);
@@ -75,19 +85,34 @@ impl Targets {
             self.identifiers.push((target, identifier));
         }
     }
+
+    /// Encodes the Subscription Identifiers, once all targets are there.
+    fn encode_identifiers(&mut self) {
+        self.identifiers.sort_unstable();
+        for (target, identifier) in &self.identifiers {
+            let ids = &mut self.targets[*target as usize].ids;
+            if ids.1 == 0 {
+                ids.0 = self.encoded.len();
+            }
+            Property::SubscriptionIdentifier(*identifier).encode(&mut self.encoded);
+            ids.1 = self.encoded.len();
+        }
+    }
 }
 
 /// A message, and who publishes it.
-struct Publication<'a> {
-    content: Content<'a>,
-    qos: Qos,
+pub(super) struct Publication<'a> {
+    pub(super) content: Content<'a>,
+    pub(super) qos: Qos,
     /// `None`: the server itself.
-    publisher: Option<Publisher>,
+    pub(super) publisher: Option<Publisher>,
+    /// Nobody has it with QoS 2 before this is committed.
+    pub(super) after: Option<Ticket>,
 }
 
 /// The client that publishes.
 #[derive(Clone, Copy)]
-struct Publisher {
+pub(super) struct Publisher {
     /// Its link, whose acknowledgement may wait.
     link: LinkId,
     /// Its session.
@@ -102,7 +127,7 @@ const NOBODY: LinkId = LinkId {
 };
 
 /// What became of a message.
-enum Published {
+pub(super) enum Published {
     /// It was taken.
     Taken {
         /// Whether there was anybody to take it.
@@ -155,6 +180,7 @@ impl Broker {
                 place,
                 packet_id: publish.packet_id,
             }),
+            after: None,
         };
         let published = self.publish(&publication, now);
         self.travelling = travelling;
@@ -232,6 +258,7 @@ impl Broker {
             content,
             qos: Qos::AtMostOnce,
             publisher: None,
+            after: None,
         };
         self.publish(&publication, now);
     }
@@ -240,10 +267,24 @@ impl Broker {
     fn publish(&mut self, publication: &Publication, now: Now) -> Published {
         let mut targets = std::mem::take(&mut self.targets);
         self.route(publication, &mut targets);
-        let published = match self.choose_ways(&mut targets, publication.content.len()) {
-            Some(rows) => self.publish_to(&targets, rows, publication, now),
-            None => Published::Rejected,
-        };
+        let published = self.publish_to(&mut targets, publication, now);
+        self.targets = targets;
+        published
+    }
+
+    /// Gives a message to this member of a group alone.
+    pub(super) fn publish_to_member(
+        &mut self,
+        member: &Subscriber,
+        share: ShareKey,
+        publication: &Publication,
+        now: Now,
+    ) -> Published {
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        targets.add(member, Some(share), publication.qos);
+        targets.encode_identifiers();
+        let published = self.publish_to(&mut targets, publication, now);
         self.targets = targets;
         published
     }
@@ -252,10 +293,7 @@ impl Broker {
     fn route(&mut self, publication: &Publication, targets: &mut Targets) {
         let publisher = publication.publisher.map(|publisher| publisher.place);
         let qos = publication.qos;
-        targets.targets.clear();
-        targets.identifiers.clear();
-        targets.encoded.clear();
-        targets.groups.clear();
+        targets.clear();
         targets.number += 1;
         let number = targets.number;
         let sessions = &mut self.sessions;
@@ -274,34 +312,28 @@ impl Broker {
                 };
                 if session.matched.0 != number {
                     session.matched = (number, targets.targets.len() as u32);
-                    targets.add(subscriber, qos);
+                    targets.add(subscriber, None, qos);
                 } else {
                     targets.widen(session.matched.1, subscriber, qos);
                 }
             });
-        self.choose_members(qos, targets);
-        targets.identifiers.sort_unstable();
-        for (target, identifier) in &targets.identifiers {
-            let ids = &mut targets.targets[*target as usize].ids;
-            if ids.1 == 0 {
-                ids.0 = targets.encoded.len();
-            }
-            Property::SubscriptionIdentifier(*identifier).encode(&mut targets.encoded);
-            ids.1 = targets.encoded.len();
-        }
+        self.choose_members(publication, targets);
+        targets.encode_identifiers();
     }
 
     /// Chooses a member of each group that the message goes to.
-    fn choose_members(&mut self, qos: Qos, targets: &mut Targets) {
+    fn choose_members(&mut self, publication: &Publication, targets: &mut Targets) {
         let (sessions, links) = (&self.sessions, &self.links);
+        let (qos, len) = (publication.qos, publication.content.len() as u64);
         for index in 0..targets.groups.len() {
-            let chosen = self.router.choose(targets.groups[index], |member| {
+            let no = targets.groups[index];
+            let chosen = self.router.choose(no, |member| {
                 let session = sessions.get(member.place)?;
                 let link = session.link.and_then(|link| links.get(link));
-                Some(Readiness::of(session, link, member.granted(qos)))
+                Some(Readiness::of(session, link, member.granted(qos), len))
             });
             if let Some(member) = chosen {
-                targets.add(&member, qos);
+                targets.add(&member, Some(self.router.share_key(no)), qos);
             }
         }
     }
@@ -336,12 +368,14 @@ impl Broker {
 
     fn publish_to(
         &mut self,
-        targets: &Targets,
-        rows: usize,
+        targets: &mut Targets,
         publication: &Publication,
         now: Now,
     ) -> Published {
         let content = &publication.content;
+        let Some(rows) = self.choose_ways(targets, content.len()) else {
+            return Published::Rejected;
+        };
         let hold = publication
             .publisher
             .and_then(|publisher| Some((publisher.place, publisher.packet_id?)))
@@ -365,7 +399,9 @@ impl Broker {
         // What else is recorded may be settled before it is written, and then nothing would be committed.
         let is_final = |target: &Target| target.way == Way::Owe && target.qos == Qos::ExactlyOnce;
         let commits = holds || targets.targets.iter().any(is_final);
-        let commit = commits.then(|| self.journal.filling());
+        let commit = commits
+            .then(|| self.journal.filling())
+            .or(publication.after);
         let mut kept = None;
         for target in &targets.targets {
             let ids = &targets.encoded[target.ids.0..target.ids.1];
@@ -426,6 +462,7 @@ impl Broker {
             content.len() as u64,
             target.qos,
             ids,
+            target.share,
             now,
         );
         queue.drop_oldest_above_max(&session.window, &mut self.journal, now);
@@ -489,6 +526,7 @@ impl Broker {
             qos: target.qos,
             retain: false,
             subscription_ids: ids.into(),
+            share: target.share,
         };
         let waiting = session.transient.len() + session.uncommitted.len();
         let fits = waiting < SESSION_TRANSIENT_MESSAGES

@@ -10,7 +10,7 @@ use super::window::{PACKET_IDS, Window, is_in_span};
 use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
     Change, DropOldest, Dropped, Page, PageRequest, PageRow, RecoveredSession, Seq, SessionKey,
-    Ticket,
+    ShareKey, Ticket,
 };
 use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::Qos;
@@ -67,8 +67,10 @@ pub(super) struct Queue {
     reading: Option<PageRequest>,
     /// When it is read on though little of the window is free.
     pub(super) read_at: Option<Mono>,
-    /// The oldest rows are being dropped under this ticket; until then no row is sent.
+    /// Rows are being taken out under this ticket, dropped or handed over; until then no row is sent.
     dropping: Option<Ticket>,
+    /// No row after this one is owed by a Shared Subscription.
+    last_shared: Seq,
     /// Backlog: what is queued and not settled.
     pub(super) messages: u64,
     pub(super) bytes: u64,
@@ -103,6 +105,7 @@ impl Queue {
             reading: None,
             read_at: None,
             dropping: None,
+            last_shared: 0,
             messages: 0,
             bytes: 0,
             messages_ever: 0,
@@ -135,6 +138,7 @@ impl Queue {
             },
             window,
             found_tail: extent.last,
+            last_shared: extent.last,
             messages: extent.messages,
             bytes: extent.bytes,
             messages_ever: extent.messages_ever,
@@ -177,6 +181,7 @@ impl Queue {
         len: u64,
         qos: Qos,
         subscription_ids: &[u8],
+        share: Option<ShareKey>,
         now: Now,
     ) {
         let recorded = self.reserving.map_or(self.reserved, |(seq, _)| seq);
@@ -191,12 +196,16 @@ impl Queue {
             qos,
             retain: false,
             subscription_ids,
+            share,
             queued_at: now.service,
             messages_before: self.messages_ever,
             bytes_before: self.bytes_ever,
         };
         let no = journal.owe(&row, self.journal_last, now.mono);
         self.journal_last = no;
+        if share.is_some() {
+            self.last_shared = self.next_seq;
+        }
         if self.journal_next == RowNo::NONE {
             self.journal_next = no;
         }
@@ -294,10 +303,9 @@ impl Queue {
 
     /// A page has come; `false` if it is not the one that is waited for.
     pub(super) fn page_read(&mut self, request: PageRequest, page: Option<Page>) -> bool {
-        if self.reading != Some(request) {
+        if !self.answered(request) {
             return false;
         }
-        self.reading = None;
         let Some(page) = page else { return true };
         self.page_at = 0;
         self.page = page;
@@ -305,6 +313,16 @@ impl Queue {
             self.cursor = self.cursor.max(self.page.read_up_to);
         }
         true
+    }
+
+    /// A request has been answered; `false` if another one is waited for, or none.
+    pub(super) fn answered(&mut self, request: PageRequest) -> bool {
+        self.reading.take_if(|asked| *asked == request).is_some()
+    }
+
+    /// The answer to what was asked is not wanted any more.
+    pub(super) fn forget_request(&mut self) {
+        self.reading = None;
     }
 
     /// What of the page could not be sent now is read again when it can: a session does not hold a page while it waits.
@@ -400,6 +418,51 @@ impl Queue {
     /// Whether a commit is waited for: of a reserve, of a drop, or of the settlements that release Packet Identifiers.
     pub(super) fn waits_for_commit(&self) -> bool {
         self.reserving.is_some() || self.dropping.is_some() || self.releasing.is_some()
+    }
+
+    // --- Handing over ---
+
+    /// The last row that may be owed by a Shared Subscription.
+    pub(super) fn last_shared(&self) -> Seq {
+        self.last_shared
+    }
+
+    /// Of the rows that were not offered to a link no one up to this is owed by a Shared Subscription any more.
+    pub(super) fn none_shared_up_to(&mut self, seq: Seq) {
+        if self.last_shared <= seq {
+            self.last_shared = self.passed();
+        }
+    }
+
+    /// The last row on disk.
+    pub(super) fn disk_tail(&self) -> Seq {
+        self.disk_tail
+    }
+
+    /// The last row that was offered to a link since the start.
+    pub(super) fn passed(&self) -> Seq {
+        self.passed.max(self.cursor)
+    }
+
+    /// So many of the rows after that may have been sent before the start.
+    pub(super) fn maybe_sent(&self) -> u32 {
+        self.maybe_sent
+    }
+
+    /// Whether a row was on disk at the start.
+    pub(super) fn was_found(&self, seq: Seq) -> bool {
+        seq <= self.found_tail
+    }
+
+    /// Whether a page may be asked for: none is under way, and no row is being taken out.
+    pub(super) fn may_be_read(&self) -> bool {
+        self.reading.is_none() && self.dropping.is_none()
+    }
+
+    /// A row of `len` bytes is owed to another session instead; it is gone when this ticket is committed.
+    pub(super) fn handed_over(&mut self, len: u64, ticket: Ticket) {
+        self.settled(len);
+        self.dropping = Some(ticket);
     }
 
     // --- The policy ---

@@ -332,7 +332,7 @@ impl Broker {
 
     /// Whether somebody waits for room in the journal.
     pub(super) fn waits_for_room(&self) -> bool {
-        !self.parked.is_empty() || !self.unsettled.is_empty()
+        !self.parked.is_empty() || !self.unsettled.is_empty() || !self.handing.is_empty()
     }
 
     /// Lets parked links try again, if room was made.

@@ -1,6 +1,7 @@
 //! Start is recovery: the sessions that the store found, and those that the configuration names.
 
 use super::Broker;
+use super::handover::is_ended;
 use super::policy::{QueuePolicy, QueueRule};
 use super::qos2::Held;
 use super::queue::Queue;
@@ -67,6 +68,7 @@ impl Broker {
                 self.limits.window,
                 2 * self.limits.batch_changes(),
             )),
+            handover: None,
             expiry_interval: if found.record.configured {
                 u32::MAX
             } else {
@@ -92,6 +94,10 @@ impl Broker {
             matched: (0, 0),
             drops: Drops::default(),
         });
+        if is_ended(&found.client_id) {
+            self.recover_ended(place);
+            return;
+        }
         self.held += found.held.len();
         for (filter, options) in &found.subscriptions {
             self.router.subscribe(filter, place, *options);

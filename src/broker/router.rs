@@ -5,11 +5,11 @@
 
 use super::share::{GroupNo, Groups, Readiness};
 use crate::limits::SUBSCRIPTION_BYTES;
-use crate::record::SubscriptionRecord;
+use crate::record::{ShareKey, SubscriptionRecord};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use larder_packet::Qos;
-use larder_packet::topic::{self, Shared};
+use larder_packet::topic;
 use std::hash::BuildHasher;
 
 const ROOT: u32 = 0;
@@ -108,11 +108,8 @@ impl Router {
     /// Whether a subscription with this filter would begin one group more than there may be.
     pub(super) fn has_no_group_for(&self, filter: &str, groups_max: usize) -> bool {
         self.groups.len() >= groups_max
-            && topic::shared(filter).is_some_and(|shared| {
-                self.node(shared.filter)
-                    .and_then(|node| self.group(node, shared.group))
-                    .is_none()
-            })
+            && topic::shared(filter).is_some()
+            && self.group(filter).is_none()
     }
 
     /// Adds a subscription, or replaces the session's with the same filter. Gives back what that was.
@@ -122,23 +119,21 @@ impl Router {
         place: u32,
         options: SubscriptionRecord,
     ) -> Option<SubscriptionRecord> {
-        let (share, plain) = share_of(filter);
         let mut node = ROOT;
-        for level in topic::levels(plain) {
+        for level in topic::levels(unshared(filter)) {
             node = self
                 .child(node, level)
                 .unwrap_or_else(|| self.add_child(node, level));
         }
-        let subscribers = match share {
-            None => &mut self.nodes[node as usize].subscribers,
-            Some(name) => {
-                let no = self.group(node, name).unwrap_or_else(|| {
-                    let no = self.groups.add(name);
-                    self.nodes[node as usize].groups.push(no);
-                    no
-                });
-                self.groups.members_mut(no)
-            }
+        let subscribers = if topic::shared(filter).is_none() {
+            &mut self.nodes[node as usize].subscribers
+        } else {
+            let no = self.group_at(node, filter).unwrap_or_else(|| {
+                let no = self.groups.add(filter);
+                self.nodes[node as usize].groups.push(no);
+                no
+            });
+            self.groups.members_of_mut(no)
         };
         if let Some(subscriber) = subscribers
             .iter_mut()
@@ -154,15 +149,14 @@ impl Router {
 
     /// Removes a subscription; `false` if there was none.
     pub(super) fn unsubscribe(&mut self, filter: &str, place: u32) -> bool {
-        let (share, plain) = share_of(filter);
-        let Some(node) = self.node(plain) else {
+        let Some(node) = self.node(unshared(filter)) else {
             return false;
         };
-        let group = share.map(|name| self.group(node, name));
+        let group = self.group_at(node, filter);
         let subscribers = match group {
+            Some(no) => self.groups.members_of_mut(no),
+            None if topic::shared(filter).is_some() => return false,
             None => &mut self.nodes[node as usize].subscribers,
-            Some(None) => return false,
-            Some(Some(no)) => self.groups.members_mut(no),
         };
         let Some(index) = subscribers
             .iter()
@@ -171,7 +165,7 @@ impl Router {
             return false;
         };
         subscribers.remove(index);
-        if let Some(no) = group.flatten().filter(|_| subscribers.is_empty()) {
+        if let Some(no) = group.filter(|_| subscribers.is_empty()) {
             self.groups.remove(no);
             self.nodes[node as usize]
                 .groups
@@ -190,6 +184,22 @@ impl Router {
         readiness: impl Fn(&Subscriber) -> Option<Readiness>,
     ) -> Option<Subscriber> {
         self.groups.choose(no, readiness)
+    }
+
+    /// What the rows of a group name it by.
+    pub(super) fn share_key(&self, no: GroupNo) -> ShareKey {
+        self.groups.key(no)
+    }
+
+    /// The group that a row to this topic names.
+    pub(super) fn group_of(&self, key: ShareKey, name: &str) -> Option<GroupNo> {
+        self.groups.find(key, name)
+    }
+
+    /// Whether a filter is that of a Shared Subscription with such a member.
+    pub(super) fn has_member(&self, filter: &str, is_such: impl Fn(&Subscriber) -> bool) -> bool {
+        self.group(filter)
+            .is_some_and(|no| self.groups.members_of(no).iter().any(is_such))
     }
 
     /// Calls `each` for every subscription and every group that matches; a session may come several times.
@@ -237,10 +247,14 @@ impl Router {
         topic::levels(filter).try_fold(ROOT, |node, level| self.child(node, level))
     }
 
-    /// The group of this ShareName at a node.
-    fn group(&self, node: u32, name: &str) -> Option<GroupNo> {
+    /// The group at a node whose members have subscribed to this filter.
+    fn group_at(&self, node: u32, filter: &str) -> Option<GroupNo> {
         let mut groups = self.nodes[node as usize].groups.iter().copied();
-        groups.find(|no| self.groups.name(*no) == name)
+        groups.find(|no| self.groups.filter(*no) == filter)
+    }
+
+    fn group(&self, filter: &str) -> Option<GroupNo> {
+        self.group_at(self.node(unshared(filter))?, filter)
     }
 
     fn hash(&self, parent: u32, level: &str) -> u64 {
@@ -295,12 +309,9 @@ impl Router {
     }
 }
 
-/// The ShareName of a filter, if it is that of a Shared Subscription, and the filter proper.
-fn share_of(filter: &str) -> (Option<&str>, &str) {
-    match topic::shared(filter) {
-        Some(Shared { group, filter }) => (Some(group), filter),
-        None => (None, filter),
-    }
+/// The Topic Filter that Topic Names are held against: of a Shared Subscription, what follows the ShareName.
+fn unshared(filter: &str) -> &str {
+    topic::shared(filter).map_or(filter, |shared| shared.filter)
 }
 
 /// What a subscription with this filter takes in memory: its text in the session's list and as levels in the tree. The first
@@ -389,7 +400,7 @@ mod tests {
         });
         let mut sizes: Vec<usize> = groups
             .into_iter()
-            .map(|no| router.groups.members_mut(no).len())
+            .map(|no| router.groups.members_of_mut(no).len())
             .collect();
         sizes.sort_unstable();
         assert_eq!((subscribers, sizes), (1, vec![1, 1, 2]));

@@ -1,12 +1,13 @@
 //! Sessions: what outlives a link, and the table of them.
 
+use super::handover::Handover;
 use super::journal::Journal;
 use super::qos2::Held;
 use super::queue::Queue;
 use super::window::Window;
 use crate::limits::TRANSIENT_BYTES;
 use crate::net::LinkId;
-use crate::record::{Dropped, Seq, SessionKey, Ticket};
+use crate::record::{Dropped, Seq, SessionKey, ShareKey, Ticket};
 use crate::time::{Mono, Now, ServiceSeconds};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -62,6 +63,8 @@ pub(super) struct Transient {
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) subscription_ids: Box<[u8]>,
+    /// The Shared Subscription by which it is on its way.
+    pub(super) share: Option<ShareKey>,
 }
 
 impl Transient {
@@ -88,6 +91,8 @@ pub struct Drops {
     pub damaged: u64,
     /// Queued for longer than the queue's policy allows, and never sent.
     pub aged: u64,
+    /// Owed by a Shared Subscription to a session that has ended, with no other member left.
+    pub no_member: u64,
 }
 
 impl Drops {
@@ -112,6 +117,7 @@ impl Drops {
             + self.away
             + self.damaged
             + self.aged
+            + self.no_member
     }
 
     pub(super) fn add(&mut self, other: Drops) {
@@ -122,6 +128,7 @@ impl Drops {
         self.away += other.away;
         self.damaged += other.damaged;
         self.aged += other.aged;
+        self.no_member += other.no_member;
     }
 }
 
@@ -144,6 +151,8 @@ pub(super) struct Session {
     pub(super) received_ticket: Ticket,
     /// A stored session's queue; `None`: the session is volatile.
     pub(super) queue: Option<Queue>,
+    /// What it was owed as a member of groups is going to others.
+    pub(super) handover: Option<Box<Handover>>,
     /// Session Expiry Interval in seconds.
     pub(super) expiry_interval: u32,
     /// Named by the configuration: it does not expire.
@@ -204,16 +213,6 @@ impl Session {
     pub(super) fn waits_for_commit(&self) -> bool {
         let queue = self.queue.as_ref();
         queue.is_some_and(Queue::waits_for_commit) || !self.uncommitted.is_empty()
-    }
-
-    /// Forgets the messages that wait in memory; gives back the bytes that they took.
-    pub(super) fn forget_transient(&mut self) -> usize {
-        let uncommitted = self.uncommitted.drain(..).map(|(_, transient)| transient);
-        self.transient
-            .drain(..)
-            .chain(uncommitted)
-            .map(|transient| transient.cost())
-            .sum()
     }
 
     /// Nothing is in flight, and nothing is left in its queue.
@@ -296,6 +295,15 @@ impl Sessions {
             )
         });
         place
+    }
+
+    /// Gives the session at this place another Client Identifier; it keeps its place.
+    pub(super) fn rename(&mut self, place: u32, client_id: &str) {
+        if let Some(mut session) = self.remove(place) {
+            session.client_id = client_id.into();
+            // The place that was left last is taken first.
+            self.insert(session);
+        }
     }
 
     pub(super) fn remove(&mut self, place: u32) -> Option<Session> {

@@ -5,9 +5,12 @@
 //! time, and who is connected before who is away; among equals members take turns.
 
 use super::link::{Link, Phase};
+use super::policy::WhenFull;
+use super::queue::Queue;
 use super::router::Subscriber;
 use super::session::Session;
-use larder_packet::Qos;
+use crate::record::ShareKey;
+use larder_packet::{Qos, topic};
 
 /// Numbers the groups; used again once a group has no member left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub(super) struct GroupNo(u32);
 /// How well a member can take a message now: the better the higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Readiness {
-    /// It is away, and the message would be lost to it.
+    /// It is away, or its queue is full, and the message would be lost to it.
     Gone,
     /// It is away, and the message waits in its queue.
     Away,
@@ -27,15 +30,24 @@ pub(super) enum Readiness {
 }
 
 impl Readiness {
-    /// Of a session with its link, for a message of the QoS with which it would get it.
-    pub(super) fn of(session: &Session, link: Option<&Link>, qos: Qos) -> Readiness {
+    /// Of a session with its link, for a message of `len` bytes and the QoS with which it would get it.
+    pub(super) fn of(session: &Session, link: Option<&Link>, qos: Qos, len: u64) -> Readiness {
+        let queues = |queue: &Queue| {
+            let policy = queue.policy();
+            (qos > Qos::AtMostOnce || policy.qos0)
+                && (policy.when_full == WhenFull::DropOldest || queue.has_room(len))
+        };
+        let is_queued = session.queue.as_ref().is_some_and(queues);
         let Some(link) = link else {
-            return match qos {
-                Qos::AtMostOnce => Readiness::Gone,
-                _ if session.queue.is_none() => Readiness::Gone,
-                _ => Readiness::Away,
+            return if is_queued {
+                Readiness::Away
+            } else {
+                Readiness::Gone
             };
         };
+        if session.queue.is_some() && qos > Qos::AtMostOnce && !is_queued {
+            return Readiness::Gone;
+        }
         let takes = u64::from(session.window.takes(link.receive_maximum));
         let has_room = qos == Qos::AtMostOnce
             || match &session.queue {
@@ -54,7 +66,9 @@ impl Readiness {
 }
 
 struct Group {
-    name: Box<str>,
+    /// As its members have subscribed to it.
+    filter: Box<str>,
+    key: ShareKey,
     members: Vec<Subscriber>,
     /// Whose turn it is.
     next: usize,
@@ -79,9 +93,10 @@ impl Groups {
     }
 
     /// A group without members.
-    pub(super) fn add(&mut self, name: &str) -> GroupNo {
+    pub(super) fn add(&mut self, filter: &str) -> GroupNo {
         let group = Group {
-            name: name.into(),
+            filter: filter.into(),
+            key: share_key(filter),
             members: Vec::new(),
             next: 0,
         };
@@ -97,16 +112,36 @@ impl Groups {
 
     /// Takes out a group whose members have left.
     pub(super) fn remove(&mut self, no: GroupNo) {
-        self.group_mut(no).name = "".into();
+        self.group_mut(no).filter = "".into();
         self.free.push(no.0);
     }
 
-    /// Its ShareName.
-    pub(super) fn name(&self, no: GroupNo) -> &str {
-        &self.groups[no.0 as usize].name
+    /// Its filter, as its members have subscribed to it.
+    pub(super) fn filter(&self, no: GroupNo) -> &str {
+        &self.groups[no.0 as usize].filter
     }
 
-    pub(super) fn members_mut(&mut self, no: GroupNo) -> &mut Vec<Subscriber> {
+    /// What rows name it by.
+    pub(super) fn key(&self, no: GroupNo) -> ShareKey {
+        self.groups[no.0 as usize].key
+    }
+
+    /// The group that a row to this topic names.
+    pub(super) fn find(&self, key: ShareKey, name: &str) -> Option<GroupNo> {
+        let is_it = |group: &Group| {
+            group.key == key
+                && topic::shared(&group.filter)
+                    .is_some_and(|shared| topic::matches(shared.filter, name))
+        };
+        let index = self.groups.iter().position(is_it)?;
+        u32::try_from(index).ok().map(GroupNo)
+    }
+
+    pub(super) fn members_of(&self, no: GroupNo) -> &[Subscriber] {
+        &self.groups[no.0 as usize].members
+    }
+
+    pub(super) fn members_of_mut(&mut self, no: GroupNo) -> &mut Vec<Subscriber> {
         &mut self.group_mut(no).members
     }
 
@@ -142,17 +177,36 @@ impl Groups {
     }
 }
 
+/// FNV-1a: the same on every machine and for ever, for it is on disk.
+fn share_key(filter: &str) -> ShareKey {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    ShareKey(filter.bytes().fold(0x811C_9DC5, step))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::SubscriptionRecord;
 
+    #[test]
+    fn a_row_finds_its_group_by_key_and_topic() {
+        assert_eq!(share_key("foobar"), ShareKey(0xBF9C_F968), "FNV-1a's test");
+        let mut groups = Groups::default();
+        let [a, b] = ["$share/g/a/#", "$share/g/b"].map(|filter| groups.add(filter));
+        let (key_a, key_b) = (groups.key(a), groups.key(b));
+        assert_eq!(groups.find(key_a, "a/x"), Some(a));
+        assert_eq!(groups.find(key_b, "b"), Some(b));
+        assert_eq!(groups.find(key_a, "b"), None);
+        groups.remove(a);
+        assert_eq!(groups.find(key_a, "a/x"), None);
+    }
+
     /// A group of so many members, in the places from 0.
     fn group(members: u32) -> (Groups, GroupNo) {
         let mut groups = Groups::default();
-        let no = groups.add("g");
+        let no = groups.add("$share/g/a");
         groups
-            .members_mut(no)
+            .members_of_mut(no)
             .extend((0..members).map(|place| Subscriber {
                 place,
                 options: SubscriptionRecord::default(),
@@ -208,20 +262,21 @@ mod tests {
         let (mut groups, no) = group(3);
         let all = [Some(Readiness::Ready); 3];
         assert_eq!(chosen(&mut groups, no, &all, 2), [0, 1].map(Some));
-        groups.members_mut(no).pop();
+        groups.members_of_mut(no).pop();
         assert_eq!(chosen(&mut groups, no, &all, 3), [0, 1, 0].map(Some));
-        groups.members_mut(no).clear();
+        groups.members_of_mut(no).clear();
         assert_eq!(chosen(&mut groups, no, &all, 1), [None]);
     }
 
     #[test]
     fn the_number_of_a_group_that_ended_is_given_again() {
         let (mut groups, no) = group(1);
-        let other = groups.add("h");
+        let other = groups.add("$share/h/a");
         groups.remove(no);
         assert_eq!(groups.len(), 1);
-        assert_eq!(groups.add("i"), no);
-        assert_eq!((groups.name(no), groups.name(other)), ("i", "h"));
-        assert!(groups.members_mut(no).is_empty());
+        assert_eq!(groups.add("$share/i/a"), no);
+        assert_eq!(groups.filter(no), "$share/i/a");
+        assert_eq!(groups.filter(other), "$share/h/a");
+        assert!(groups.members_of_mut(no).is_empty());
     }
 }

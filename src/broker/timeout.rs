@@ -50,7 +50,10 @@ impl Broker {
                     }
                     self.note_dirty(place);
                 }
-                Timer::Read(place) => self.note_dirty(place),
+                Timer::Read(place) => {
+                    self.retry_handover(place);
+                    self.note_dirty(place);
+                }
             }
         }
         self.publish_sys(now);
