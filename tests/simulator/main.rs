@@ -16,6 +16,7 @@ mod bridge;
 mod client;
 mod clock;
 mod disk;
+mod group;
 mod net;
 mod oracle;
 mod plan;
