@@ -65,7 +65,7 @@
 //!    [`LINK_READ_BYTES`](limits::LINK_READ_BYTES) of it into its one buffer.
 //! 2. `broker/receive.rs` finds whole packets in the bytes, at most [`LINK_PACKETS`](limits::LINK_PACKETS) in a turn,
 //!    and hands each to its handler. Half a packet stays in the link's inbox.
-//! 3. `broker/publish.rs` asks `router.rs` who has subscribed. A session is met once, however many of its filters
+//! 3. `broker/route.rs` asks `router.rs` who has subscribed. A session is met once, however many of its filters
 //!    match; of each group that shares a filter, `broker/share.rs` chooses a member, which gets a copy of its own.
 //! 4. `broker/admit.rs` decides, for all receivers or none, whether there is room on disk and in the journal. If not,
 //!    the link is *parked*: this packet and what follows it stay in the inbox, and the socket is not read.

@@ -4,101 +4,19 @@ use super::admit::Admission;
 use super::deliver::{Outgoing, Sent, send};
 use super::journal::{Content, MessageNo, RestsOn};
 use super::outbox::AckOf;
-use super::policy::WhenFull;
 use super::receive::Flow;
-use super::router::{Match, Subscriber};
+use super::route::{Target, Targets, Way};
+use super::router::Subscriber;
 use super::rules::may_publish;
 use super::session::{Kept, Transient};
-use super::share::{GroupNo, Readiness};
 use super::{Broker, note_dirty};
 use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::record::{ShareKey, Ticket};
 use crate::time::{Now, ServiceSeconds};
 use larder_packet::property::id as property_id;
-use larder_packet::{Malformed, PacketId, Properties, Property, Publish, Qos, ReasonCode, Version};
+use larder_packet::{Malformed, PacketId, Properties, Publish, Qos, ReasonCode, Version};
 use std::rc::Rc;
-
-/// A session that a message goes to: once, however many of its subscriptions match [MQTT 3.3.4].
-#[derive(Clone, Copy)]
-struct Target {
-    place: u32,
-    /// The lower of the message's QoS and the highest of its matching subscriptions.
-    qos: Qos,
-    /// Where its Subscription Identifiers are in [`Targets::encoded`].
-    ids: (usize, usize),
-    /// The Shared Subscription by virtue of which it is a target.
-    share: Option<ShareKey>,
-    way: Way,
-}
-
-/// How a message gets to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// At once, or from memory.
-    Offer,
-    /// It is owed, through the session's queue.
-    Owe,
-    /// Not at all: the queue is full, and its policy drops the newest.
-    Drop,
-}
-
-/// The targets of the message that is being published. The memory is used for the next one again.
-#[derive(Default)]
-pub(super) struct Targets {
-    targets: Vec<Target>,
-    /// (index of the target, Subscription Identifier)
-    identifiers: Vec<(u32, u32)>,
-    /// The Subscription Identifiers of each target, as properties.
-    encoded: Vec<u8>,
-    /// The groups of which one member gets the message, each a copy of its own [MQTT 4.8.2].
-    groups: Vec<GroupNo>,
-    /// Counts the messages that were routed.
-    number: u64,
-}
-
-impl Targets {
-    fn clear(&mut self) {
-        self.targets.clear();
-        self.identifiers.clear();
-        self.encoded.clear();
-        self.groups.clear();
-    }
-
-    /// A delivery by virtue of this subscription.
-    fn add(&mut self, subscriber: &Subscriber, share: Option<ShareKey>, qos: Qos) {
-        self.targets.push(Target {
-            place: subscriber.place,
-            qos: Qos::AtMostOnce,
-            ids: (0, 0),
-            share,
-            way: Way::Offer,
-        });
-        self.widen(self.targets.len() as u32 - 1, subscriber, qos);
-    }
-
-    /// A delivery by virtue of this subscription too.
-    fn widen(&mut self, target: u32, subscriber: &Subscriber, qos: Qos) {
-        let known = &mut self.targets[target as usize];
-        known.qos = known.qos.max(subscriber.granted(qos));
-        if let Some(identifier) = subscriber.options.identifier {
-            self.identifiers.push((target, identifier));
-        }
-    }
-
-    /// Encodes the Subscription Identifiers, once all targets are there.
-    fn encode_identifiers(&mut self) {
-        self.identifiers.sort_unstable();
-        for (target, identifier) in &self.identifiers {
-            let ids = &mut self.targets[*target as usize].ids;
-            if ids.1 == 0 {
-                ids.0 = self.encoded.len();
-            }
-            Property::SubscriptionIdentifier(*identifier).encode(&mut self.encoded);
-            ids.1 = self.encoded.len();
-        }
-    }
-}
 
 /// A message, and who publishes it.
 pub(super) struct Publication<'a> {
@@ -116,7 +34,7 @@ pub(super) struct Publisher {
     /// Its link, whose acknowledgement may wait.
     link: LinkId,
     /// Its session.
-    place: u32,
+    pub(super) place: u32,
     packet_id: Option<PacketId>,
 }
 
@@ -281,89 +199,10 @@ impl Broker {
         now: Now,
     ) -> Published {
         let mut targets = std::mem::take(&mut self.targets);
-        targets.clear();
-        targets.add(member, Some(share), publication.qos);
-        targets.encode_identifiers();
+        targets.choose(member, share, publication.qos);
         let published = self.publish_to(&mut targets, publication, now);
         self.targets = targets;
         published
-    }
-
-    /// Finds the sessions that a message goes to.
-    fn route(&mut self, publication: &Publication, targets: &mut Targets) {
-        let publisher = publication.publisher.map(|publisher| publisher.place);
-        let qos = publication.qos;
-        targets.clear();
-        targets.number += 1;
-        let number = targets.number;
-        let sessions = &mut self.sessions;
-        self.router
-            .matches(publication.content.topic, &mut |found| {
-                let subscriber = match found {
-                    Match::Subscriber(subscriber) => subscriber,
-                    Match::Group(no) => return targets.groups.push(no),
-                };
-                let options = subscriber.options;
-                if options.no_local && publisher == Some(subscriber.place) {
-                    return;
-                }
-                let Some(session) = sessions.get_mut(subscriber.place) else {
-                    return;
-                };
-                if session.matched.0 != number {
-                    session.matched = (number, targets.targets.len() as u32);
-                    targets.add(subscriber, None, qos);
-                } else {
-                    targets.widen(session.matched.1, subscriber, qos);
-                }
-            });
-        self.choose_members(publication, targets);
-        targets.encode_identifiers();
-    }
-
-    /// Chooses a member of each group that the message goes to.
-    fn choose_members(&mut self, publication: &Publication, targets: &mut Targets) {
-        let (sessions, links) = (&self.sessions, &self.links);
-        let (qos, len) = (publication.qos, publication.content.len() as u64);
-        for index in 0..targets.groups.len() {
-            let no = targets.groups[index];
-            let chosen = self.router.choose(no, |member| {
-                let session = sessions.get(member.place)?;
-                let link = session.link.and_then(|link| links.get(link));
-                Some(Readiness::of(session, link, member.granted(qos), len))
-            });
-            if let Some(member) = chosen {
-                targets.add(&member, Some(self.router.share_key(no)), qos);
-            }
-        }
-    }
-
-    /// Decides how a message of `len` bytes gets to each of its targets; says to how many it is owed. `None`: a queue is
-    /// full, and rejects it.
-    fn choose_ways(&self, targets: &mut Targets, len: usize) -> Option<usize> {
-        let mut rows = 0;
-        for target in &mut targets.targets {
-            let Some(session) = self.sessions.get(target.place) else {
-                continue;
-            };
-            let Some(queue) = &session.queue else {
-                continue;
-            };
-            let policy = queue.policy();
-            // Behind what is queued, so that the order stays.
-            let is_queued =
-                |qos0: bool| qos0 && (session.link.is_none() || !queue.is_drained(&self.journal));
-            if target.qos == Qos::AtMostOnce && !is_queued(policy.qos0) {
-                continue;
-            }
-            target.way = match policy.when_full {
-                WhenFull::DropNewest if !queue.has_room(len as u64) => Way::Drop,
-                WhenFull::Reject if !queue.has_room(len as u64) => return None,
-                _ => Way::Owe,
-            };
-            rows += usize::from(target.way == Way::Owe);
-        }
-        Some(rows)
     }
 
     fn publish_to(
