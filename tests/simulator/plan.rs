@@ -189,6 +189,10 @@ fn limits(random: &mut Random) -> Limits {
     if random.one_in(6) {
         limits.park_max = Duration::from_millis(random.between(100, 1000));
     }
+    if random.one_in(6) {
+        limits.publish_rate = Some(*random.pick(&[20, 50]));
+        limits.publish_bytes_rate = random.one_in(2).then_some(10_000);
+    }
     limits
 }
 
