@@ -108,10 +108,8 @@ impl Broker {
         let mut connected = false;
         while let Some(ready) = link.acks.leave(&self.journal) {
             let (is_connack, is_success) = (ready.is_connack(), ready.is_success());
-            if let Err(ready) = link
-                .outbox
-                .acknowledge(ready, link.version, &mut self.buffers)
-            {
+            let terms = link.terms();
+            if let Err(ready) = link.outbox.acknowledge(ready, terms, &mut self.buffers) {
                 link.acks.put_back(ready);
                 break;
             }

@@ -27,7 +27,7 @@ impl Broker {
                 return;
             };
             let mut buffer = PropertyBuf::new();
-            let disconnect = link.explained(words, &mut buffer, |properties| {
+            let disconnect = link.terms().explained(words, &mut buffer, |properties| {
                 Packet::Disconnect(Disconnect { reason, properties })
             });
             link.outbox

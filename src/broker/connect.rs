@@ -183,7 +183,7 @@ impl Broker {
             return;
         };
         let mut buffer = PropertyBuf::new();
-        let refusal = link.explained(words, &mut buffer, |properties| {
+        let refusal = link.terms().explained(words, &mut buffer, |properties| {
             Packet::ConnAck(ConnAck {
                 session_present: false,
                 reason,

@@ -3,6 +3,7 @@
 use super::alias::Aliases;
 use super::outbox::{Acks, Outbox};
 use super::rate::Rate;
+use super::reason_string::Terms;
 use crate::limits::{CONNECT_WAIT, PACKET_WAIT, STUCK_WAIT};
 use crate::net::{LinkId, Origin};
 use crate::time::Mono;
@@ -102,6 +103,14 @@ impl Link {
             problem_information: true,
             is_waiting: false,
             is_sending: false,
+        }
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            version: self.version,
+            packet_max: self.packet_max,
+            problem_information: self.problem_information,
         }
     }
 

@@ -7,8 +7,9 @@
 
 use super::buffers::Buffers;
 use super::journal::{Journal, RestsOn};
+use super::reason_string::{self, Terms};
 use crate::limits::{LINK_OTHER_ACKS, LINK_OUTBOX_BYTES, LINK_OUTBOX_CONTROL_BYTES};
-use larder_packet::{Ack, Delivery, Packet, PacketId, Properties, ReasonCode, Version};
+use larder_packet::{Ack, Delivery, Packet, PacketId, PropertyBuf, ReasonCode, Version};
 use std::collections::VecDeque;
 
 /// An acknowledgement that names a PUBLISH by its Packet Identifier.
@@ -213,23 +214,30 @@ impl Outbox {
     pub(super) fn acknowledge(
         &mut self,
         ready: Ready,
-        version: Version,
+        terms: Terms,
         buffers: &mut Buffers,
     ) -> Result<(), Ready> {
         let written = match &ready.0 {
             Kind::Numbered(of, packet_id, reason) => {
-                let ack = Ack {
-                    packet_id: *packet_id,
-                    reason: *reason,
-                    properties: Properties::EMPTY,
+                let words = match of {
+                    AckOf::Publish | AckOf::Receipt => reason_string::of_publish(*reason),
+                    AckOf::Release | AckOf::Completion => "",
                 };
-                let packet = match of {
-                    AckOf::Publish => Packet::PubAck(ack),
-                    AckOf::Receipt => Packet::PubRec(ack),
-                    AckOf::Release => Packet::PubRel(ack),
-                    AckOf::Completion => Packet::PubComp(ack),
-                };
-                self.control(&packet, version, buffers)
+                let mut buffer = PropertyBuf::new();
+                let packet = terms.explained(words, &mut buffer, |properties| {
+                    let ack = Ack {
+                        packet_id: *packet_id,
+                        reason: *reason,
+                        properties,
+                    };
+                    match of {
+                        AckOf::Publish => Packet::PubAck(ack),
+                        AckOf::Receipt => Packet::PubRec(ack),
+                        AckOf::Release => Packet::PubRel(ack),
+                        AckOf::Completion => Packet::PubComp(ack),
+                    }
+                });
+                self.control(&packet, terms.version, buffers)
             }
             Kind::Encoded(encoded) => {
                 let bytes = &encoded.bytes;

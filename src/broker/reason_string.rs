@@ -1,7 +1,6 @@
 //! Reason Strings: what a Reason Code means here, in words for people [MQTT 3.2.2.3.9]. A client of 5.0 gets them where it
 //! wants them, and where the packet does not become larger than it takes; programs go by the code.
 
-use super::link::Link;
 use crate::limits::{CLIENT_ID_BYTES, FILTER_LEVELS, TOPIC_BYTES};
 use larder_packet::{Malformed, Packet, Properties, Property, PropertyBuf, ReasonCode, Version};
 
@@ -17,6 +16,16 @@ pub(super) fn of_connect(reason: ReasonCode) -> &'static str {
         }
         ReasonCode::QuotaExceeded => "there are as many sessions as limits.sessions allows",
         ReasonCode::PacketTooLarge => "the CONNACK would exceed the client's Maximum Packet Size",
+        _ => "",
+    }
+}
+
+/// Why a message is refused.
+pub(super) fn of_publish(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::NotAuthorized => "this client may not publish to this topic",
+        ReasonCode::TopicNameInvalid => "a Topic Name has at most 4096 bytes here",
+        ReasonCode::QuotaExceeded => "there is no room for this message",
         _ => "",
     }
 }
@@ -58,11 +67,21 @@ pub(super) fn of_malformed(malformed: &Malformed) -> String {
     format!("{} [{}]", malformed.what, malformed.clause)
 }
 
-impl Link {
+/// What a client has said of the packets that it takes.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) version: Version,
+    /// Its Maximum Packet Size.
+    pub(super) packet_max: u32,
+    /// Its Request Problem Information.
+    pub(super) problem_information: bool,
+}
+
+impl Terms {
     /// A packet with these words as its Reason String if it may have one, else without. `packet` makes it with these
     /// properties, and `buffer` holds them.
     pub(super) fn explained<'a>(
-        &self,
+        self,
         words: &str,
         buffer: &'a mut PropertyBuf,
         packet: impl Fn(Properties<'a>) -> Packet<'a>,

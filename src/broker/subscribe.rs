@@ -42,7 +42,7 @@ impl Broker {
         };
         let words = reason_string::of_subscribe(&reasons);
         let mut buffer = PropertyBuf::new();
-        let suback = link.explained(words, &mut buffer, |properties| {
+        let suback = link.terms().explained(words, &mut buffer, |properties| {
             Packet::SubAck(SubAck {
                 packet_id: subscribe.packet_id,
                 properties,
