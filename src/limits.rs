@@ -46,6 +46,8 @@ pub const LINK_PACKETS: usize = 512;
 pub const CONNECT_BYTES: usize = 16 * 1024;
 /// Time for a packet that was begun to become whole, besides a second for each 1,000 bytes of it.
 pub const PACKET_WAIT: Duration = Duration::from_secs(60);
+/// How long a link whose client publishes faster than it may is left unread at least.
+pub const RATE_WAIT: Duration = Duration::from_millis(20);
 /// How long a link may take nothing of what waits for it.
 pub const STUCK_WAIT: Duration = Duration::from_secs(120);
 /// Pages that are being read at a time, for all sessions together.

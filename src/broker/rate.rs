@@ -7,7 +7,7 @@ use super::Broker;
 use super::bucket::{Bucket, Cost};
 use super::receive::Flow;
 use super::timers::Timer;
-use crate::limits::Limits;
+use crate::limits::{Limits, RATE_WAIT};
 use crate::net::LinkId;
 use crate::time::{Mono, Now};
 
@@ -62,10 +62,10 @@ impl Broker {
         if at <= now.mono {
             return None;
         }
-        if link.rate.timer != Some(at) {
-            if let Some(old) = link.rate.timer.replace(at) {
-                self.timers.clear(old, Timer::Rate(id));
-            }
+        if link.rate.timer.is_none() {
+            // What may pass until then passes together.
+            let at = at.max(now.mono.after(RATE_WAIT));
+            link.rate.timer = Some(at);
             self.timers.set(at, Timer::Rate(id));
             self.counters.publish_held += 1;
         }
@@ -87,6 +87,13 @@ impl Broker {
         if let Some(link) = self.links.get_mut(id) {
             link.rate.take(costs, now.mono);
         }
+    }
+
+    /// Whether a link is left unread because its client publishes too fast.
+    pub(super) fn publishes_too_fast(&self, id: LinkId) -> bool {
+        self.links
+            .get(id)
+            .is_some_and(|link| link.rate.timer.is_some())
     }
 
     /// A link that published too fast may be read again.

@@ -348,7 +348,11 @@ impl Broker {
             let Some(id) = self.parked.pop_front() else {
                 return;
             };
-            self.resume(id, now);
+            if self.publishes_too_fast(id) {
+                self.parked.push_back(id);
+            } else {
+                self.resume(id, now);
+            }
         }
     }
 
