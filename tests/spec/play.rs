@@ -44,8 +44,9 @@ pub(crate) fn play(
         match &step.action {
             Action::Wait(duration) => std::thread::sleep(*duration),
             Action::Restart => {
-                links.clear();
+                // It does not see its links end before it is killed.
                 broker.restart().map_err(|why| at("", why))?;
+                links.clear();
             }
             Action::Client(name, turn) => {
                 let told = format!("{name} ");
