@@ -4,7 +4,7 @@ use crate::broker::{JOURNAL_ROW_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, wi
 use crate::config::{Config, ShownSize};
 use crate::limits::{
     BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES,
-    PAGE_BYTES, PAGES,
+    PAGE_BYTES, PAGES, WILL_BYTES, WILL_COST_BYTES,
 };
 use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
@@ -24,6 +24,9 @@ const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
 /// Packet Identifiers of messages of QoS 2 that clients have not released, for each link; all share them.
 const HELD_PER_LINK: usize = 64;
 const HELD_BYTES: usize = size_of::<u16>();
+
+/// Bytes of Wills, for each session; all share them.
+const WILL_PER_SESSION_BYTES: usize = 256;
 
 /// One term of the memory budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,13 @@ pub fn pools(config: &Config) -> Pools {
 #[must_use]
 pub fn held_max(config: &Config) -> usize {
     config.limits.links as usize * HELD_PER_LINK
+}
+
+/// Bytes of Wills of all sessions together: one of the largest fits always.
+#[must_use]
+pub fn will_pool_bytes(config: &Config) -> usize {
+    let sessions = config.limits.sessions as usize;
+    (sessions * WILL_PER_SESSION_BYTES).max(WILL_BYTES + WILL_COST_BYTES)
 }
 
 /// The socket buffers that are asked for.
@@ -131,6 +141,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             sessions,
             usize::from(limits.receive_maximum) * HELD_BYTES,
         ),
+        row("Wills (limits.sessions)", 1, will_pool_bytes(config)),
         row(
             "subscriptions (limits.memory_max)",
             1,

@@ -111,6 +111,9 @@
 //!   session without room in its window holds no page, so [`PAGES`](limits::PAGES) of them are enough for all.
 //! - **After a start, what may have been sent says so.** The first rows of each queue, as many as may have been sent
 //!   without that a settlement of theirs was committed, carry DUP; as many as the window stay, whatever is dropped.
+//! - **A Will is published once.** A stored session's stands on disk, and goes from there in the batch that owes it. For a
+//!   start all links have ended: the Wills that it finds are due, or will be after their delay. A session that is to end
+//!   while the journal has no room for its Will waits for that.
 //! - **Start is recovery**, always, and a backlog does not lengthen it: a queue's length comes from its first and last
 //!   rows, without counting.
 //! - **What a group shares is owed to one member at a time.** A row goes from one queue to another in one batch, so that a
@@ -182,7 +185,7 @@
 //!
 //! # Not in this version
 //!
-//! Retained messages, wills, enhanced authentication, user names and passwords, TLS, WebSocket. A
+//! Retained messages, enhanced authentication, user names and passwords, TLS, WebSocket. A
 //! CONNACK says what is not there; README.md says what becomes of whoever asks for it all the same. The codec knows all
 //! packets and properties.
 

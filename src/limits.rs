@@ -15,6 +15,10 @@ pub const BUFFER_MIN_BYTES: usize = 4 * 1024;
 pub const LINK_OTHER_ACKS: usize = 8;
 /// Bytes of a Client Identifier.
 pub const CLIENT_ID_BYTES: usize = 256;
+/// Bytes of a Will: its topic, its properties and its payload.
+pub const WILL_BYTES: usize = 8 * 1024;
+/// Bytes of a Will in memory, besides its own: its place in its session or in the list of those that wait.
+pub const WILL_COST_BYTES: usize = 128;
 /// Bytes of a Topic Name or a Topic Filter.
 pub const TOPIC_BYTES: usize = 4 * 1024;
 /// Topic Filters of one SUBSCRIBE or UNSUBSCRIBE that are looked at; the others are refused.
@@ -117,6 +121,8 @@ pub struct Limits {
     /// Packet Identifiers of messages of QoS 2 that clients have not released, of all sessions together; each session may
     /// hold as many as `receive_maximum` besides.
     pub held_max: usize,
+    /// Bytes of Wills of all sessions together.
+    pub will_pool_bytes: usize,
     /// Bytes of the database.
     pub disk_max: u64,
     /// Bytes queued for one stored session before its oldest unsent message goes.
@@ -162,6 +168,7 @@ impl Default for Limits {
             buffer_pool_bytes: 4 << 20,
             transient_pool_bytes: 2 << 20,
             held_max: 64 * 1024,
+            will_pool_bytes: 512 << 10,
             disk_max,
             session_disk_max: disk_max / 8,
             settle_wait: Duration::from_millis(20),

@@ -127,6 +127,8 @@ impl<N: Net, S: Store> Server<N, S> {
             while let Some(event) = self.store.poll_event() {
                 self.broker.handle_store(event, self.now);
             }
+            // Wills that found no room.
+            self.broker.resume_parked(self.now);
         }
     }
 

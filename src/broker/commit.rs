@@ -119,10 +119,10 @@ impl Broker {
         [due, self.disk_asked, note].into_iter().flatten().min()
     }
 
-    /// Whether everything recorded is committed, settlements included.
+    /// Whether everything recorded is committed, settlements included, and no Will waits that is nowhere on disk.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.journal.is_saved()
+        self.journal.is_saved() && !self.wills.has_left()
     }
 
     /// Makes everything recorded due at once, and the service time: the program is about to end.

@@ -10,6 +10,7 @@ use super::reason_string;
 use super::receive::Flow;
 use super::rules::RESERVED_CLIENT_IDS;
 use super::session::{Drops, Session};
+use super::will::asked_bytes;
 use super::window::Window;
 use crate::limits::CLIENT_ID_BYTES;
 use crate::net::LinkId;
@@ -31,14 +32,22 @@ impl Broker {
         let packet_max = link.packet_max;
         let private = link.origin.private;
         if let Err(reason) = acceptable(connect, private) {
-            return self.refuse_connect(id, connect, reason);
+            return self.refuse_connect(id, connect, reason, reason_string::of_connect(reason));
         }
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        if let Some(will) = &connect.will {
+            let place = self.sessions.find(client_id);
+            if let Err(reason) = self.admit_will(place, will, connect.version) {
+                let words = reason_string::of_will(reason);
+                return self.refuse_connect(id, connect, reason, words);
+            }
+        }
         let expiry_interval = self.session_expiry(connect);
-        // Room for what it may change: an end, a beginning, a reserve.
+        // Room for what it may change: an end, a beginning, a reserve, a Will.
         let touches_store = expiry_interval > 0 || self.is_stored_session(client_id);
-        if touches_store && !self.journal.has_room_for_changes(CLIENT_ID_BYTES, 4) {
+        let bytes = CLIENT_ID_BYTES + connect.will.as_ref().map_or(0, asked_bytes);
+        if touches_store && !self.journal.has_room_for_changes(bytes, 5) {
             return Flow::Park { refuse: false };
         }
         let keep_alive = match self.limits.keep_alive_max {
@@ -65,22 +74,13 @@ impl Broker {
         };
         if Packet::ConnAck(connack).encoded_len(connect.version) > packet_max as usize {
             // [MQTT-3.1.2-24]
-            return self.refuse_connect(id, connect, ReasonCode::PacketTooLarge);
+            let reason = ReasonCode::PacketTooLarge;
+            return self.refuse_connect(id, connect, reason, reason_string::of_connect(reason));
         }
 
-        if let Some(link) = self
-            .sessions
-            .find(client_id)
-            .and_then(|place| self.sessions.get(place)?.link)
-        {
-            // [MQTT-3.1.4-3]; a volatile session ends with its link.
-            self.close(link, ReasonCode::SessionTakenOver, now);
-        }
-        let mut found = self.sessions.find(client_id);
-        if let Some(place) = found.filter(|_| connect.clean_start) {
-            self.end_session(place, now);
-            found = None;
-        }
+        let Ok(found) = self.session_to_resume(client_id, connect.clean_start, now) else {
+            return Flow::Park { refuse: false };
+        };
         connack.session_present = found.is_some();
         let place = match found {
             Some(place) => {
@@ -88,10 +88,13 @@ impl Broker {
                 self.resume_session(place, expiry_interval, now)
             }
             None if self.sessions.is_full() => {
-                return self.refuse_connect(id, connect, ReasonCode::QuotaExceeded);
+                let reason = ReasonCode::QuotaExceeded;
+                let words = reason_string::of_connect(reason);
+                return self.refuse_connect(id, connect, reason, words);
             }
             None => self.new_session(client_id, expiry_interval, false, now),
         };
+        self.set_will(place, connect.will.as_ref(), now);
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
@@ -121,6 +124,31 @@ impl Broker {
         self.watch(id);
         self.note_releasable(id);
         Flow::Taken
+    }
+
+    /// The place of the session that a new link of this client takes up, if any. The old link is closed, a session that is
+    /// to go ends, a Will that is due goes out; an error says that there is no room for that yet.
+    fn session_to_resume(
+        &mut self,
+        client_id: &str,
+        clean_start: bool,
+        now: Now,
+    ) -> Result<Option<u32>, NoRoomYet> {
+        let place = self.sessions.find(client_id);
+        if let Some(link) = place.and_then(|place| self.sessions.get(place)?.link) {
+            // [MQTT-3.1.4-3]; a volatile session ends with its link.
+            self.close(link, ReasonCode::SessionTakenOver, now);
+        }
+        let Some(place) = self.sessions.find(client_id) else {
+            return Ok(None);
+        };
+        let session = self.sessions.get(place);
+        if clean_start || session.is_some_and(|session| session.is_over(now.mono)) {
+            let has_ended = self.end_session(place, now);
+            return has_ended.then_some(None).ok_or(NoRoomYet);
+        }
+        let is_out = self.will_before_resumption(place, now);
+        is_out.then_some(Some(place)).ok_or(NoRoomYet)
     }
 
     /// What a CONNACK that accepts announces.
@@ -160,11 +188,13 @@ impl Broker {
         properties
     }
 
-    fn refuse_connect(&mut self, id: LinkId, connect: &Connect, reason: ReasonCode) -> Flow {
-        let words = match connect.will {
-            Some(_) => "it has a Will, and this version keeps none",
-            None => reason_string::of_connect(reason),
-        };
+    fn refuse_connect(
+        &mut self,
+        id: LinkId,
+        connect: &Connect,
+        reason: ReasonCode,
+        words: &str,
+    ) -> Flow {
         log::info!(
             "link {}: CONNECT of {:?} refused: {} (0x{:02X}){}{words}",
             id.index,
@@ -251,8 +281,10 @@ impl Broker {
             filters: Vec::new(),
             sweep: None,
             backlog_due: None,
+            will: None,
             ticket: Ticket::default(),
             timer: None,
+            ended: false,
             left: None,
             away_before: Duration::ZERO,
             left_noted: false,
@@ -310,21 +342,13 @@ impl Broker {
     }
 }
 
+/// The journal has no room for what a CONNECT brings about.
+struct NoRoomYet;
+
 /// What can be said against a CONNECT without looking at sessions.
 fn acceptable(connect: &Connect, private: bool) -> Result<(), ReasonCode> {
     if connect.properties.authentication_method().is_some() {
         return Err(ReasonCode::BadAuthenticationMethod);
-    }
-    if let Some(will) = &connect.will {
-        // A will that could not be kept is refused rather than forgotten.
-        return Err(match connect.version {
-            Version::V5 if will.qos > larder_packet::Qos::AtLeastOnce => {
-                ReasonCode::QosNotSupported
-            }
-            Version::V5 if will.retain => ReasonCode::RetainNotSupported,
-            Version::V5 => ReasonCode::ImplementationSpecificError,
-            Version::V311 => ReasonCode::ServerUnavailable,
-        });
     }
     let client_id = connect.client_id;
     let reserved = is_ended(client_id) || (client_id.starts_with(RESERVED_CLIENT_IDS) && !private);

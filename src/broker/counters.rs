@@ -45,6 +45,8 @@ pub struct Counters {
     pub read_errors: u64,
     /// Messages dropped on their way to sessions, all sessions together.
     pub drops: Drops,
+    /// Wills that were given up: they waited for room on disk, and their memory was wanted.
+    pub wills_dropped: u64,
     /// Acknowledgements for a Packet Identifier that was not in flight.
     pub unknown_acks: u64,
     /// Messages that a subscriber refused with a Reason Code of 0x80 or above.

@@ -8,10 +8,10 @@
 //! session that ends keeps its place until its last row has been looked at, under a name that no client can have: if there
 //! is a crash before, recovery finds it and goes on.
 
-use super::journal::{Content, RestsOn};
+use super::journal::RestsOn;
+use super::message::{Content, Transient};
 use super::publish::{Publication, Published};
 use super::router::Subscriber;
-use super::session::Transient;
 use super::share::{GroupNo, Readiness};
 use super::window::Standing;
 use super::{Broker, admit::Admission};
@@ -105,15 +105,11 @@ impl Broker {
     ) {
         let message = &transient.message;
         let publication = Publication {
-            content: Content {
-                topic: std::str::from_utf8(message.topic()).unwrap_or_default(),
-                properties: message.properties(),
-                payload: message.payload(),
-                expires_at: message.expires_at,
-            },
+            content: message.content(),
             qos: transient.qos,
             publisher: None,
             after,
+            is_will: false,
         };
         let member = self
             .router
@@ -342,6 +338,7 @@ impl Broker {
             publisher: None,
             // Exactly once: nobody has it before the old row is gone.
             after: Some(self.journal.filling()),
+            is_will: false,
         };
         let group = self.router.group_of(share, publication.content.topic);
         let member = group.and_then(|no| {

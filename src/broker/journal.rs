@@ -4,6 +4,7 @@
 //! for the disk. What is settled before it is written is never written: a row that is settled in the filling batch is
 //! cancelled, and a message with no row left frees its PUBACK.
 
+use super::message::Content;
 use crate::limits::{BATCH_SETTLEMENTS, SETTLEMENT_WAIT};
 use crate::net::LinkId;
 use crate::record::{Batch, Change, Message, Owe, Seq, SessionKey, ShareKey, Span, Ticket};
@@ -34,22 +35,6 @@ pub(super) enum RestsOn {
     Ticket(Ticket),
     /// The commit of this message, or the settlement of every row that owes it.
     Message(MessageNo),
-}
-
-/// What a publisher's message is made of, before it is copied into the journal.
-#[derive(Clone, Copy)]
-pub(super) struct Content<'a> {
-    pub(super) topic: &'a str,
-    /// Encoded, without Message Expiry Interval, Topic Alias and Subscription Identifier.
-    pub(super) properties: &'a [u8],
-    pub(super) payload: &'a [u8],
-    pub(super) expires_at: Option<ServiceSeconds>,
-}
-
-impl Content<'_> {
-    pub(super) fn len(&self) -> usize {
-        self.topic.len() + self.properties.len() + self.payload.len()
-    }
 }
 
 /// A row to be appended.
@@ -254,10 +239,15 @@ impl Journal {
         no
     }
 
+    /// A message of the filling batch, as its changes name it.
+    pub(super) fn index_of(&self, no: MessageNo) -> u32 {
+        u32::try_from(no.0 - self.filling.first_message).unwrap_or(u32::MAX)
+    }
+
     /// Appends a row; `last` is the session's last row so far, which is linked to it.
     pub(super) fn owe(&mut self, new: &NewRow, last: RowNo, at: Mono) -> RowNo {
         let no = RowNo(self.filling.first_row + self.filling.rows.len() as u64);
-        let message = u32::try_from(new.message.0 - self.filling.first_message).unwrap_or(u32::MAX);
+        let message = self.index_of(new.message);
         let subscription_ids = self.bytes(new.subscription_ids);
         let change = u32::try_from(self.batch.changes.len()).unwrap_or(u32::MAX);
         self.batch.changes.push(Change::Owe(Owe {

@@ -20,6 +20,7 @@ mod handover;
 mod journal;
 mod link;
 mod load;
+mod message;
 mod outbox;
 mod policy;
 mod publish;
@@ -38,6 +39,7 @@ mod subscribe;
 mod sys;
 mod timeout;
 mod timers;
+mod will;
 mod window;
 
 pub use counters::{Counters, Gauges};
@@ -68,6 +70,7 @@ use session::Sessions;
 use std::collections::VecDeque;
 use sys::Sys;
 use timers::{Timer, Timers};
+use will::Wills;
 
 /// The broker's core.
 pub struct Broker {
@@ -98,6 +101,7 @@ pub struct Broker {
     transient_bytes: usize,
     /// Packet Identifiers of messages of QoS 2 that are held, of all sessions.
     held: usize,
+    wills: Wills,
     /// Sessions that may have something to deliver.
     dirty: VecDeque<u32>,
     /// Links whose acknowledgements may be able to leave.
@@ -157,6 +161,7 @@ impl Broker {
             note_due: now.mono.after(SERVICE_NOTE),
             transient_bytes: 0,
             held: 0,
+            wills: Wills::default(),
             dirty: VecDeque::new(),
             releasable: Vec::new(),
             waiting: Vec::new(),
@@ -226,7 +231,7 @@ impl Broker {
 
     // --- Sessions ---
 
-    /// Takes a link's session from it: a stored one stays, a volatile one ends.
+    /// Takes a link's session from it: a stored one stays, a volatile one ends. Its Will is due, if it has one.
     fn detach(&mut self, id: LinkId, now: Now) {
         let Some(place) = self.links.get_mut(id).and_then(|link| link.session.take()) else {
             return;
@@ -244,24 +249,27 @@ impl Broker {
         if let Some(queue) = &mut session.queue {
             queue.link_ended(place, first, &self.journal);
         }
-        let ends = session.queue.is_none() || (session.expiry_interval == 0 && !session.configured);
         self.hand_over_transient(place, now);
-        if ends {
-            self.end_session(place, now);
-            return;
-        }
-        if let Some(session) = self.sessions.get_mut(place) {
-            session.left = Some(now.mono);
-        }
-        self.set_away_timer(place);
-        self.hand_over_unsent(place);
-    }
-
-    /// Ends a session: its subscriptions go, and all that is owed to it.
-    fn end_session(&mut self, place: u32, now: Now) {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
+        session.left = Some(now.mono);
+        if session.is_over(now.mono) {
+            self.end_session(place, now);
+            return;
+        }
+        self.set_away_timer(place);
+        self.hand_over_unsent(place);
+        self.will_after_link(place, now);
+    }
+
+    /// Ends a session: its subscriptions go, its Will is published, and it is owed nothing any more. `false`: its Will
+    /// finds no room yet, and it ends when that does.
+    fn end_session(&mut self, place: u32, now: Now) -> bool {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return true;
+        };
+        session.ended = true;
         let timers = [
             session.timer.take().map(|at| (at, Timer::Away(place))),
             session.sweep.take().map(|at| (at, Timer::Sweep(place))),
@@ -275,21 +283,34 @@ impl Broker {
         }
         let held = std::mem::take(&mut session.held);
         self.held -= held.len();
-        let filters = std::mem::take(&mut session.filters);
-        for filter in &filters {
+        for filter in &session.filters {
             self.router.unsubscribe(filter, place);
         }
-        if self.hand_over_all(place, &filters, now) {
-            return;
+        if !self.will_leaves(place, now) {
+            return false;
+        }
+        let session = self.sessions.get_mut(place);
+        let filters = session.map(|session| std::mem::take(&mut session.filters));
+        if self.hand_over_all(place, &filters.unwrap_or_default(), now) {
+            return true;
         }
         let Some(session) = self.sessions.remove(place) else {
-            return;
+            return true;
         };
         if let Some(queue) = &session.queue {
             self.journal.disown(place);
             self.ended = self
                 .journal
                 .record(Change::DropSession { session: queue.key }, true, now);
+        }
+        true
+    }
+
+    /// Ends a session that is over, and waited for its Will.
+    fn end_if_over(&mut self, place: u32, now: Now) {
+        let session = self.sessions.get(place);
+        if session.is_some_and(|session| session.is_over(now.mono)) {
+            self.end_session(place, now);
         }
     }
 

@@ -2,13 +2,13 @@
 
 use super::admit::Admission;
 use super::deliver::{Outgoing, Sent, send};
-use super::journal::{Content, MessageNo, RestsOn};
+use super::journal::{MessageNo, RestsOn};
+use super::message::{Content, Kept, Transient};
 use super::outbox::AckOf;
 use super::receive::Flow;
 use super::route::{Target, Targets, Way};
 use super::router::Subscriber;
 use super::rules::may_publish;
-use super::session::{Kept, Transient};
 use super::{Broker, note_dirty};
 use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
 use crate::net::LinkId;
@@ -22,24 +22,26 @@ use std::rc::Rc;
 pub(super) struct Publication<'a> {
     pub(super) content: Content<'a>,
     pub(super) qos: Qos,
-    /// `None`: the server itself.
+    /// `None`: the server itself, or a client whose session has ended.
     pub(super) publisher: Option<Publisher>,
     /// Nobody has it with QoS 2 before this is committed.
     pub(super) after: Option<Ticket>,
+    /// Whether it is a Will. From a stored session's record it goes in the same batch; nobody is there to keep it.
+    pub(super) is_will: bool,
 }
 
 /// The client that publishes.
 #[derive(Clone, Copy)]
 pub(super) struct Publisher {
     /// Its link, whose acknowledgement may wait.
-    link: LinkId,
+    pub(super) link: LinkId,
     /// Its session.
     pub(super) place: u32,
-    packet_id: Option<PacketId>,
+    pub(super) packet_id: Option<PacketId>,
 }
 
 /// No link: nobody waits for an acknowledgement.
-const NOBODY: LinkId = LinkId {
+pub(super) const NOBODY: LinkId = LinkId {
     index: u32::MAX,
     generation: 0,
 };
@@ -52,8 +54,8 @@ pub(super) enum Published {
         matched: bool,
         rests_on: RestsOn,
     },
-    /// There is no room for it now.
-    Wait,
+    /// There is no room for it now, in the journal or on disk.
+    Wait(Admission),
     /// A queue is full, and its policy lets the publisher keep the message.
     Rejected,
 }
@@ -99,13 +101,14 @@ impl Broker {
                 packet_id: publish.packet_id,
             }),
             after: None,
+            is_will: false,
         };
         let published = self.publish(&publication, now);
         self.travelling = travelling;
 
         let (matched, rests_on) = match published {
             Published::Taken { matched, rests_on } => (matched, rests_on),
-            Published::Wait => return Flow::Park { refuse: true },
+            Published::Wait(_) => return Flow::Park { refuse: true },
             Published::Rejected => {
                 return self.refuse_publish(id, publish, ReasonCode::QuotaExceeded);
             }
@@ -177,12 +180,13 @@ impl Broker {
             qos: Qos::AtMostOnce,
             publisher: None,
             after: None,
+            is_will: false,
         };
         self.publish(&publication, now);
     }
 
     /// The one way through for a message: to whom it goes, whether there is room, and then all or nothing.
-    fn publish(&mut self, publication: &Publication, now: Now) -> Published {
+    pub(super) fn publish(&mut self, publication: &Publication, now: Now) -> Published {
         let mut targets = std::mem::take(&mut self.targets);
         self.route(publication, &mut targets);
         let published = self.publish_to(&mut targets, publication, now);
@@ -212,7 +216,7 @@ impl Broker {
         now: Now,
     ) -> Published {
         let content = &publication.content;
-        let Some(rows) = self.choose_ways(targets, content.len()) else {
+        let Some(rows) = self.choose_ways(targets, publication) else {
             return Published::Rejected;
         };
         let hold = publication
@@ -221,23 +225,30 @@ impl Broker {
             .filter(|_| publication.qos == Qos::ExactlyOnce);
         let holds = hold.is_some_and(|(place, _)| self.is_stored(place));
         let is_recorded = rows > 0 || holds;
-        match self.admit(content.len() + targets.encoded.len(), rows, is_recorded) {
-            Admission::Admit => {}
-            Admission::Wait => return Published::Wait,
-            Admission::WaitForDisk => {
-                self.disk_asked
-                    .get_or_insert(now.mono.after(SETTLEMENT_WAIT));
-                return Published::Wait;
-            }
+        let stored_will = publication
+            .publisher
+            .map(|publisher| publisher.place)
+            .filter(|place| publication.is_will && self.is_stored(*place));
+        if stored_will.is_some() && !self.journal.has_room_to_settle() {
+            return Published::Wait(Admission::Wait);
+        }
+        let bytes = content.len() + targets.encoded.len();
+        let admission = self.admit(bytes, rows, is_recorded);
+        if admission == Admission::WaitForDisk {
+            self.disk_asked
+                .get_or_insert(now.mono.after(SETTLEMENT_WAIT));
+        }
+        if admission != Admission::Admit {
+            return Published::Wait(admission);
         }
         let link = publication
             .publisher
             .map_or(NOBODY, |publisher| publisher.link);
         let owed = (rows > 0).then(|| self.journal.message(content, link));
-        // Exactly once needs to be on disk before anybody has it, where a crash could bring the same PUBLISH again.
+        // Exactly once needs to be on disk before anybody has it, where a crash could bring the same message again.
         // What else is recorded may be settled before it is written, and then nothing would be committed.
         let is_final = |target: &Target| target.way == Way::Owe && target.qos == Qos::ExactlyOnce;
-        let commits = holds || targets.targets.iter().any(is_final);
+        let commits = holds || stored_will.is_some() || targets.targets.iter().any(is_final);
         let commit = commits
             .then(|| self.journal.filling())
             .or(publication.after);
@@ -252,6 +263,9 @@ impl Broker {
                     self.offer(target, content, ids, commit, &mut kept, now);
                 }
             }
+        }
+        if let Some(place) = stored_will {
+            self.remove_stored_will(place, now);
         }
         let held = hold.is_some_and(|(place, packet_id)| self.hold(place, packet_id, now));
         Published::Taken {

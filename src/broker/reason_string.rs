@@ -1,11 +1,13 @@
 //! Reason Strings: what a Reason Code means here, in words for people [MQTT 3.2.2.3.9]. A client of 5.0 gets them where it
 //! wants them, and where the packet does not become larger than it takes; programs go by the code.
 
-use crate::limits::{CLIENT_ID_BYTES, FILTER_LEVELS, TOPIC_BYTES};
+use crate::limits::{CLIENT_ID_BYTES, FILTER_LEVELS, TOPIC_BYTES, WILL_BYTES};
 use larder_packet::{Malformed, Packet, Properties, Property, PropertyBuf, ReasonCode, Version};
 
 // They say the limits in figures.
-const _: () = assert!(CLIENT_ID_BYTES == 256 && TOPIC_BYTES == 4096 && FILTER_LEVELS == 200);
+const _: () = assert!(
+    CLIENT_ID_BYTES == 256 && TOPIC_BYTES == 4096 && FILTER_LEVELS == 200 && WILL_BYTES == 8192
+);
 
 /// Why a CONNECT is refused; empty where the code says it all.
 pub(super) fn of_connect(reason: ReasonCode) -> &'static str {
@@ -27,6 +29,16 @@ pub(super) fn of_publish(reason: ReasonCode) -> &'static str {
         ReasonCode::TopicNameInvalid => "a Topic Name has at most 4096 bytes here",
         ReasonCode::QuotaExceeded => "there is no room for this message",
         _ => "",
+    }
+}
+
+/// Why a CONNECT is refused for its Will.
+pub(super) fn of_will(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::PacketTooLarge => "a Will has at most 8192 bytes here",
+        ReasonCode::QuotaExceeded => "there is no room for another Will",
+        ReasonCode::RetainNotSupported => "this version retains no messages",
+        _ => "a Will Topic has at most 4096 bytes here, and does not begin with $",
     }
 }
 

@@ -252,28 +252,29 @@ impl Broker {
     }
 
     fn handle_disconnect(&mut self, id: LinkId, disconnect: &Disconnect, now: Now) -> Flow {
-        let Some(asked) = disconnect.properties.session_expiry_interval() else {
-            return Flow::HangUp;
-        };
         let place = self.links.get(id).and_then(|link| link.session);
         let Some((place, session)) =
             place.and_then(|place| Some((place, self.sessions.get_mut(place)?)))
         else {
             return Flow::HangUp;
         };
-        if session.expiry_interval == 0 && asked > 0 {
+        let before = session.expiry_interval;
+        let asked = disconnect.properties.session_expiry_interval();
+        if before == 0 && asked.is_some_and(|asked| asked > 0) {
             return Flow::Fault(Malformed::protocol(
                 "MQTT 3.14.2.2.2",
                 "a session that was to end with its connection cannot be kept after all",
             ));
         }
-        let before = session.expiry_interval;
-        if !session.configured {
+        if let Some(asked) = asked.filter(|_| !session.configured) {
             session.expiry_interval = asked.min(self.limits.session_expiry_max);
         }
         // One that ends now is dropped; a record of it would be for nothing.
         if session.expiry_interval != before && session.expiry_interval > 0 {
             self.save_session(place, false, now);
+        }
+        if disconnect.reason == ReasonCode::Success {
+            self.discard_will(place, now);
         }
         Flow::HangUp
     }
@@ -332,7 +333,10 @@ impl Broker {
 
     /// Whether somebody waits for room in the journal.
     pub(super) fn waits_for_room(&self) -> bool {
-        !self.parked.is_empty() || !self.unsettled.is_empty() || !self.handing.is_empty()
+        !self.parked.is_empty()
+            || !self.unsettled.is_empty()
+            || !self.handing.is_empty()
+            || self.wills.is_waiting()
     }
 
     /// Lets parked links try again, if room was made.
@@ -341,6 +345,7 @@ impl Broker {
         if !self.journal.take_made_room() && !again {
             return;
         }
+        self.publish_waiting_wills(now);
         for place in std::mem::take(&mut self.unsettled) {
             self.note_dirty(place);
         }

@@ -6,6 +6,7 @@ use super::policy::{QueuePolicy, QueueRule};
 use super::qos2::Held;
 use super::queue::Queue;
 use super::session::{Drops, Session};
+use super::will::Will;
 use super::window::Window;
 use crate::limits::Limits;
 use crate::record::{Recovered, RecoveredSession, SessionKey, SubscriptionRecord, Ticket};
@@ -85,8 +86,13 @@ impl Broker {
                 .collect(),
             sweep: None,
             backlog_due: None,
+            will: found
+                .will
+                .as_ref()
+                .map(|will| Box::new(Will::recovered(will, now.mono))),
             ticket: Ticket::default(),
             timer: None,
+            ended: false,
             left: Some(now.mono),
             away_before: Duration::from_secs(away),
             left_noted: found.record.left_at.is_some(),
@@ -104,6 +110,7 @@ impl Broker {
         }
         self.set_away_timer(place);
         self.set_sweep_timer(place, now);
+        self.watch_recovered_will(place);
     }
 
     /// Makes the sessions that the configuration names what it says, before a listener opens. Gives back the Client

@@ -147,9 +147,14 @@ impl Broker {
         }
     }
 
-    /// Decides how a message of `len` bytes gets to each of its targets; says to how many it is owed. `None`: a queue is
-    /// full, and rejects it.
-    pub(super) fn choose_ways(&self, targets: &mut Targets, len: usize) -> Option<usize> {
+    /// Decides how a message gets to each of its targets; says to how many it is owed. `None`: a queue is full, and rejects
+    /// it.
+    pub(super) fn choose_ways(
+        &self,
+        targets: &mut Targets,
+        publication: &Publication,
+    ) -> Option<usize> {
+        let len = publication.content.len() as u64;
         let mut rows = 0;
         for target in &mut targets.targets {
             let Some(session) = self.sessions.get(target.place) else {
@@ -166,9 +171,10 @@ impl Broker {
                 continue;
             }
             target.way = match policy.when_full {
-                WhenFull::DropNewest if !queue.has_room(len as u64) => Way::Drop,
-                WhenFull::Reject if !queue.has_room(len as u64) => return None,
-                _ => Way::Owe,
+                WhenFull::DropOldest => Way::Owe,
+                _ if queue.has_room(len) => Way::Owe,
+                WhenFull::Reject if !publication.is_will => return None,
+                WhenFull::Reject | WhenFull::DropNewest => Way::Drop,
             };
             rows += usize::from(target.way == Way::Owe);
         }

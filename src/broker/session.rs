@@ -2,77 +2,19 @@
 
 use super::handover::Handover;
 use super::journal::Journal;
+use super::message::Transient;
 use super::qos2::Held;
 use super::queue::Queue;
+use super::will::Will;
 use super::window::Window;
-use crate::limits::TRANSIENT_BYTES;
 use crate::net::LinkId;
-use crate::record::{Dropped, Seq, SessionKey, ShareKey, Ticket};
+use crate::record::{Dropped, Seq, SessionKey, Ticket};
 use crate::time::{Mono, Now, ServiceSeconds};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use larder_packet::Qos;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
-use std::rc::Rc;
 use std::time::Duration;
-
-/// A message that waits in memory, once for all sessions that wait for it.
-pub(super) struct Kept {
-    /// Topic, properties, payload.
-    bytes: Box<[u8]>,
-    topic: usize,
-    properties: usize,
-    pub(super) expires_at: Option<ServiceSeconds>,
-}
-
-impl Kept {
-    pub(super) fn new(content: &super::journal::Content) -> Kept {
-        let mut bytes = Vec::with_capacity(content.len());
-        bytes.extend_from_slice(content.topic.as_bytes());
-        bytes.extend_from_slice(content.properties);
-        bytes.extend_from_slice(content.payload);
-        Kept {
-            bytes: bytes.into_boxed_slice(),
-            topic: content.topic.len(),
-            properties: content.properties.len(),
-            expires_at: content.expires_at,
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    pub(super) fn topic(&self) -> &[u8] {
-        &self.bytes[..self.topic]
-    }
-
-    pub(super) fn properties(&self) -> &[u8] {
-        &self.bytes[self.topic..self.topic + self.properties]
-    }
-
-    pub(super) fn payload(&self) -> &[u8] {
-        &self.bytes[self.topic + self.properties..]
-    }
-}
-
-/// A held message as one session is to get it.
-pub(super) struct Transient {
-    pub(super) message: Rc<Kept>,
-    pub(super) qos: Qos,
-    pub(super) retain: bool,
-    pub(super) subscription_ids: Box<[u8]>,
-    /// The Shared Subscription by which it is on its way.
-    pub(super) share: Option<ShareKey>,
-}
-
-impl Transient {
-    /// Bytes that it takes in memory; the message is counted for each session that waits for it.
-    pub(super) fn cost(&self) -> usize {
-        self.message.len() + self.subscription_ids.len() + TRANSIENT_BYTES
-    }
-}
 
 /// Why messages to a session were dropped, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,11 +104,14 @@ pub(super) struct Session {
     pub(super) sweep: Option<Mono>,
     /// When more of its backlog may leave.
     pub(super) backlog_due: Option<Mono>,
+    pub(super) will: Option<Box<Will>>,
     /// The last change of what is stored of it.
     pub(super) ticket: Ticket,
     /// The timer that is set for it while it has no link.
     pub(super) timer: Option<Mono>,
     pub(super) left: Option<Mono>,
+    /// It has ended, but that its Will is not published yet.
+    pub(super) ended: bool,
     /// How long it had been away before the start.
     pub(super) away_before: Duration,
     /// Whether the record on disk says since when it is away.
@@ -182,6 +127,12 @@ impl Session {
     /// How long it has been away.
     pub(super) fn away(&self, now: Mono) -> Duration {
         self.away_before + self.left.map_or(Duration::ZERO, |left| now.since(left))
+    }
+
+    /// Whether nobody can take it up again.
+    pub(super) fn is_over(&self, now: Mono) -> bool {
+        let expiry = Duration::from_secs(u64::from(self.expiry_interval));
+        self.ended || (self.left.is_some() && !self.configured && self.away(now) >= expiry)
     }
 
     /// Since when it is away, in service time.

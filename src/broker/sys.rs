@@ -112,6 +112,7 @@ impl Broker {
             ("$SYS/larder/dropped/damaged", drops.damaged),
             ("$SYS/larder/dropped/aged", drops.aged),
             ("$SYS/larder/dropped/no-member", drops.no_member),
+            ("$SYS/larder/wills/dropped", counters.wills_dropped),
             ("$SYS/larder/links/shed", counters.links_shed),
             ("$SYS/larder/disk/used", gauges.disk_used),
             ("$SYS/larder/disk/written", gauges.disk_written),

@@ -50,6 +50,7 @@ impl Broker {
                     }
                     self.note_dirty(place);
                 }
+                Timer::Will(place) => self.will_is_due(place, now),
                 Timer::Read(place) => {
                     self.retry_handover(place);
                     self.note_dirty(place);
@@ -150,7 +151,7 @@ impl Broker {
         if session.left.is_none() {
             return;
         }
-        if session.away(now.mono) >= Duration::from_secs(u64::from(session.expiry_interval)) {
+        if session.is_over(now.mono) {
             log::info!(
                 "session {}: ended: it was away for longer than its Session Expiry Interval",
                 session.client_id

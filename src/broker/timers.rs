@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Sweep(u32),
     /// When more of a backlog may leave.
     Backlog(u32),
+    /// When a Will Delay Interval has passed.
+    Will(u32),
     /// When a queue is read on: little of its window was free, or a page could not be read.
     Read(u32),
 }

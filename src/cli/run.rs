@@ -138,6 +138,7 @@ pub fn limits(config: &Config) -> Limits {
         buffer_pool_bytes: pools.buffer_bytes,
         transient_pool_bytes: pools.transient_bytes,
         held_max: budget::held_max(config),
+        will_pool_bytes: budget::will_pool_bytes(config),
         disk_max: config.store.disk_max,
         session_disk_max: config.store.session_disk_max,
         settle_wait: config.store.settle_wait,

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub(crate) enum Pace {
     /// It commits and reads at once.
     Prompt,
+    /// It reads at once, and commits one batch more.
+    OneBatch,
     /// It reads at once, and commits nothing.
     ReadsOnly,
 }
@@ -55,7 +57,7 @@ impl Flash {
 
     /// Whether it will tell something of itself.
     pub(crate) fn is_due(&self) -> bool {
-        self.reading > 0 || (self.committing && self.pace == Pace::Prompt)
+        self.reading > 0 || (self.committing && self.pace != Pace::ReadsOnly)
     }
 }
 
@@ -76,8 +78,11 @@ impl Store for Flash {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        if self.pace == Pace::Prompt {
+        if self.pace != Pace::ReadsOnly && self.committing {
             self.store.step();
+            if self.pace == Pace::OneBatch {
+                self.pace = Pace::ReadsOnly;
+            }
         }
         self.store.step_reads();
         let mut event = self.store.poll_event()?;

@@ -18,5 +18,6 @@ mod policies;
 mod qos2;
 mod queue;
 mod sessions;
+mod wills;
 mod wires;
 mod world;

@@ -16,6 +16,15 @@ pub(crate) struct Connect {
     clean: bool,
     keep_alive: u16,
     properties: Vec<u8>,
+    will: Option<Will>,
+}
+
+#[derive(Clone)]
+struct Will {
+    topic: &'static str,
+    payload: &'static [u8],
+    qos: u8,
+    properties: Vec<u8>,
 }
 
 impl Connect {
@@ -26,6 +35,7 @@ impl Connect {
             clean: true,
             keep_alive: 0,
             properties: Vec::new(),
+            will: None,
         }
     }
 
@@ -62,19 +72,51 @@ impl Connect {
         self
     }
 
+    pub(crate) fn will(self, topic: &'static str, payload: &'static [u8], qos: u8) -> Connect {
+        let properties = Vec::new();
+        Connect {
+            will: Some(Will {
+                topic,
+                payload,
+                qos,
+                properties,
+            }),
+            ..self
+        }
+    }
+
+    /// With a Will Delay Interval.
+    pub(crate) fn will_delay(mut self, delay: Duration) -> Connect {
+        let seconds = u32::try_from(delay.as_secs()).unwrap();
+        let will = self.will.as_mut().unwrap();
+        will.properties.push(0x18);
+        will.properties.extend(seconds.to_be_bytes());
+        self
+    }
+
     pub(crate) fn is_v5(&self) -> bool {
         self.version == 5
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = string("MQTT");
-        body.extend([self.version, u8::from(self.clean) << 1]);
+        let will_flags = self.will.as_ref().map_or(0, |will| 0b100 | will.qos << 3);
+        body.extend([self.version, u8::from(self.clean) << 1 | will_flags]);
         body.extend(self.keep_alive.to_be_bytes());
         if self.is_v5() {
             body.push(self.properties.len() as u8);
             body.extend(&self.properties);
         }
         body.extend(string(self.client_id));
+        if let Some(will) = &self.will {
+            if self.is_v5() {
+                body.push(will.properties.len() as u8);
+                body.extend(&will.properties);
+            }
+            body.extend(string(will.topic));
+            body.extend(u16::try_from(will.payload.len()).unwrap().to_be_bytes());
+            body.extend(will.payload);
+        }
         packet(0x10, &body)
     }
 }

@@ -240,3 +240,26 @@ fn a_backlog_leaves_at_its_rate_in_bytes() {
     }
     assert_eq!(world.gauges().queued_messages, 0);
 }
+
+/// Nobody is there who could keep a Will: it goes to all whose queue has room.
+#[test]
+fn a_queue_that_rejects_what_it_has_no_room_for_rejects_no_will() {
+    let (mut world, publisher) = with_policy(QueuePolicy {
+        messages_max: 1,
+        when_full: WhenFull::Reject,
+        ..plain()
+    });
+    publish(&mut world, publisher, 0..1);
+    let other = Connect::v311("other").unclean();
+    let link = world.connect(&other);
+    world.subscribe(link, "t", 1);
+    let client = world.connect(&Connect::v311("client").unclean().will("t", b"7", 1));
+    world.lose(client);
+    assert_eq!(numbers(&world.messages(link)), [7]);
+    assert_eq!(world.counters().drops.queue_full, 1);
+    let reader = world.connect(&reader());
+    assert_eq!(numbers(&world.drain(reader)), [0]);
+    let mut world = world.crash();
+    world.settle();
+    assert_eq!(world.counters().drops.queue_full, 0);
+}

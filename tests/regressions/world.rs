@@ -99,6 +99,12 @@ impl World {
         World::of(flash, &recovered, self.hands, limits, self.rules)
     }
 
+    /// SIGTERM, and a start at the same moment.
+    pub(crate) fn shut_down(mut self) -> World {
+        self.server.shut_down(&mut self.hands);
+        self.crash()
+    }
+
     /// The power goes, and the machine boots.
     pub(crate) fn reboot(mut self) -> World {
         self.hands.mono = BOOT;
@@ -270,6 +276,12 @@ impl World {
     pub(crate) fn stall(&mut self) {
         self.settle();
         self.flash().pace = Pace::ReadsOnly;
+    }
+
+    /// The disk commits one batch, and then nothing again.
+    pub(crate) fn commit_one(&mut self) {
+        self.flash().pace = Pace::OneBatch;
+        self.settle();
     }
 
     /// The disk is prompt again.
