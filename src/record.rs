@@ -97,18 +97,21 @@ pub struct Owe {
     pub bytes_before: u64,
 }
 
-/// Of the rows with `after < seq <= up_to`, without the first `keep` of those up to `keep_up_to`, the oldest are removed
-/// until the next one was not queued before `queued_before`, and no more than `bytes_keep` bytes and `messages_keep`
-/// messages are left. What is to stay is counted from the newest row back, so that a hole among older rows, left by an
-/// earlier drop, does not make more go than must; the first `keep` count as well, but leave at least half of it to the
-/// newest.
+/// Of the rows with `after < seq <= up_to`, without those that may be in flight, the oldest are removed until the next one
+/// was not queued before `queued_before`, and no more than `bytes_keep` bytes and `messages_keep` messages are left. What is
+/// to stay is counted from the newest row back, so that a hole among older rows, left by an earlier drop, does not make more
+/// go than must; what may be in flight counts as well, but leaves at least half of it to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropOldest {
     /// Whose queue.
     pub session: SessionKey,
     /// Rows up to this one may have been sent, and stay.
     pub after: Seq,
-    /// So many rows after that may have been sent before the last start, and stay.
+    /// So many rows after that, up to `keep_up_to`, may have been sent before the last start: acknowledged, but the
+    /// settlement was not committed, or in flight.
+    pub maybe_sent: u32,
+    /// So many were in flight. Of `maybe_sent` these stay: the first `keep`; of QoS 2 those that were received, and the first
+    /// `keep` besides that were not, for their receivers hold the Packet Identifiers until they are released.
     pub keep: u32,
     /// The last row that can be among these.
     pub keep_up_to: Seq,
@@ -116,19 +119,53 @@ pub struct DropOldest {
     pub up_to: Seq,
     /// Bytes ever queued in this session ([`Message::len`] each), when this was recorded.
     pub bytes_ever: u64,
-    /// Bytes that stay, counted from the newest row back, and those of the first `keep`.
+    /// Bytes that stay, counted from the newest row back, and those of what may be in flight.
     pub bytes_keep: u64,
     /// Messages ever queued in this session, when this was recorded.
     pub messages_ever: u64,
-    /// Messages that stay, counted from the newest row back, and those of the first `keep`.
+    /// Messages that stay, counted from the newest row back, and those of what may be in flight.
     pub messages_keep: u64,
     /// What was queued before this goes in any case.
     pub queued_before: Option<ServiceSeconds>,
 }
 
+/// The rows that a [`DropOldest`] has passed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passed {
+    rows: u32,
+    /// Of QoS 2, beyond the first `keep`.
+    not_received: u32,
+}
+
 impl DropOldest {
+    /// Whether the next row may be in flight. `passed`: what this knows of those before it; `row`, asked if it matters: the
+    /// row's QoS, and whether it was received.
+    #[must_use]
+    pub fn keeps(
+        &self,
+        passed: &mut Passed,
+        seq: Seq,
+        row: impl FnOnce() -> Option<(Qos, bool)>,
+    ) -> bool {
+        if seq > self.keep_up_to || passed.rows >= self.maybe_sent {
+            return false;
+        }
+        passed.rows += 1;
+        if passed.rows <= self.keep {
+            return true;
+        }
+        match row() {
+            Some((_, true)) => true,
+            Some((Qos::ExactlyOnce, false)) => {
+                passed.not_received += 1;
+                passed.not_received <= self.keep
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a row stays that has so many messages and bytes before it, and all after it with it; `kept`: messages and
-    /// bytes of the first `keep`.
+    /// bytes of what may be in flight.
     #[must_use]
     pub fn stays(&self, kept: (u64, u64), messages_before: u64, bytes_before: u64) -> bool {
         let newest = |keep: u64, kept: u64| keep.saturating_sub(kept).max(keep / 2);
@@ -364,7 +401,7 @@ pub struct Dropped {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The first [`DropOldest::keep`] rows: how many there are, and their bytes.
+    /// Rows before the last of these that may be in flight: how many there are, and their bytes.
     pub kept: (u64, u64),
     /// Of the oldest row that could have gone and stayed: [`Owe::messages_before`] and [`Owe::bytes_before`]. With them
     /// the length of what is left is known exactly.

@@ -71,7 +71,7 @@ pub(super) fn send(
     let number = Number {
         seq,
         dup: false,
-        again: false,
+        begun: false,
     };
     let sent = encode(link, buffers, out, Some(number), now);
     if matches!(sent, Sent::Yes) {
@@ -87,8 +87,8 @@ struct Number {
     seq: Seq,
     /// It may have been sent before.
     dup: bool,
-    /// It was sent before, by this process: its delivery has begun, and it does not expire any more [MQTT-3.3.2-5].
-    again: bool,
+    /// Its delivery has begun, and it does not expire any more [MQTT-3.3.2-5, MQTT-4.3.3-7].
+    begun: bool,
 }
 
 /// Encodes a message into a link's outbox.
@@ -102,9 +102,9 @@ fn encode(
     if link.phase != Phase::Connected {
         return Sent::No;
     }
-    let (dup, again) = number.map_or((false, false), |number| (number.dup, number.again));
+    let (dup, begun) = number.map_or((false, false), |number| (number.dup, number.begun));
     let left = out.expires_at.map(|at| at.0.saturating_sub(now.service.0));
-    if left == Some(0) && !again {
+    if left == Some(0) && !begun {
         return Sent::Never(Never::Expired);
     }
     let topic = std::str::from_utf8(out.topic).unwrap_or_default();
@@ -547,7 +547,7 @@ fn offer(
     let number = Number {
         seq,
         dup: again || queue.may_have_been_sent(seq),
-        again,
+        begun: again || (out.qos == Qos::ExactlyOnce && queue.may_have_begun(seq)),
     };
     match encode(link, buffers, out, Some(number), now) {
         Sent::Yes if again => Offered::Resent,

@@ -54,6 +54,9 @@ pub(super) struct Queue {
     /// So many of the first rows on disk may have been sent before the start: those that stood in the window, and before
     /// them those whose settlement was not committed.
     maybe_sent: u32,
+    /// Of these so many of QoS 2 whose receiver may have begun with them: those that stood in the window. What was settled
+    /// before them is on disk as received.
+    maybe_begun: u16,
     /// So many stood in the window.
     window: u16,
     /// The last row that was on disk at the start.
@@ -96,6 +99,7 @@ impl Queue {
             cursor: 0,
             passed: 0,
             maybe_sent: 0,
+            maybe_begun: 0,
             window: 0,
             found_tail: 0,
             journal_next: RowNo::NONE,
@@ -136,6 +140,7 @@ impl Queue {
                 Some(_) => u32::from(window) + u32::try_from(unsettled).unwrap_or(u32::MAX / 2),
                 None => 0,
             },
+            maybe_begun: window,
             window,
             found_tail: extent.last,
             last_shared: extent.last,
@@ -152,6 +157,7 @@ impl Queue {
         self.window = self.window.max(window);
         if self.maybe_sent > 0 {
             self.maybe_sent += u32::from(window);
+            self.maybe_begun = self.maybe_begun.max(window);
         }
     }
 
@@ -334,12 +340,15 @@ impl Queue {
     /// The row of the page has been sent, settled or passed over.
     pub(super) fn passed_in_page(&mut self, index: usize, now: Mono) {
         self.page_at = index + 1;
-        let PageRow { seq, size, .. } = self.page.rows[index];
+        let row = self.page.rows[index];
+        let PageRow { seq, size, .. } = row;
         let (messages, bytes) = self.costs(u64::from(size));
         self.backlog_messages.take(messages, now);
         self.backlog_bytes.take(bytes, now);
         if !self.was_passed(seq) {
             self.maybe_sent = self.maybe_sent.saturating_sub(1);
+            let could_have_begun = row.qos == Qos::ExactlyOnce && !row.received;
+            self.maybe_begun -= u16::from(could_have_begun).min(self.maybe_begun);
         }
         if seq >= self.found_tail {
             self.maybe_sent = 0;
@@ -360,6 +369,12 @@ impl Queue {
     /// Whether a row may have been sent before the start, and so carries DUP.
     pub(super) fn may_have_been_sent(&self, seq: Seq) -> bool {
         self.maybe_sent > 0 && seq <= self.found_tail
+    }
+
+    /// Whether the receiver of a row of QoS 2 may have begun with it before the start: it holds the Packet Identifier until
+    /// it is released.
+    pub(super) fn may_have_begun(&self, seq: Seq) -> bool {
+        self.maybe_begun > 0 && self.may_have_been_sent(seq)
     }
 
     /// Whether a row was offered to a link since the start: it is in the window, or settled.
@@ -530,11 +545,8 @@ impl Queue {
         let change = Change::DropOldest(DropOldest {
             session: self.key,
             after,
-            keep: if after < self.found_tail {
-                u32::from(self.window)
-            } else {
-                0
-            },
+            maybe_sent: self.maybe_sent,
+            keep: u32::from(self.window),
             keep_up_to: self.found_tail,
             up_to: self.disk_tail,
             bytes_ever: self.bytes_ever,

@@ -4,7 +4,7 @@
 use super::Noted;
 use crate::record::{
     Batch, Change, DropOldest, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow,
-    Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Seq,
+    Passed, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Seq,
     SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord,
 };
 use crate::time::ServiceSeconds;
@@ -299,16 +299,18 @@ impl Disk {
         let Some(stored) = self.sessions.get_mut(&oldest.session) else {
             return dropped;
         };
-        let keep_up_to = oldest.up_to.min(oldest.keep_up_to);
+        let mut passed = Passed::default();
         let mut after = oldest.after;
-        for (seq, row) in rows(&stored.queue, oldest.after, keep_up_to).take(oldest.keep as usize) {
-            after = seq;
-            dropped.kept.0 += 1;
-            dropped.kept.1 += u64::from(row.size);
-        }
         loop {
             let next = rows(&stored.queue, after, oldest.up_to).next();
             let Some((seq, row)) = next else { break };
+            after = seq;
+            let phase = || Some((row.qos, row.message.is_none()));
+            if oldest.keeps(&mut passed, seq, phase) {
+                dropped.kept.0 += 1;
+                dropped.kept.1 += u64::from(row.size);
+                continue;
+            }
             let is_aged = oldest
                 .queued_before
                 .is_some_and(|before| row.queued_at < before);

@@ -105,7 +105,9 @@ impl Life {
             7 => {
                 let range = (random.below(last + 1), random.below(last + 5));
                 let keep = u32::try_from(random.below(4)).unwrap();
-                fill.drop_oldest(some_key, keep, range, random.below(5), random.below(3_000))
+                let maybe_sent = keep + u32::try_from(random.below(20)).unwrap();
+                let (ever, stay) = (random.below(5), random.below(3_000));
+                fill.drop_sent(some_key, (maybe_sent, keep), range, ever, stay)
             }
             8..=10 => fill.settle(some_key, random.below(last + 3)),
             11 | 12 => fill.received(some_key, random.below(last + 3)),

@@ -415,19 +415,28 @@ impl Fill {
         bytes_ever: u64,
         bytes_keep: u64,
     ) -> Fill {
+        self.drop_sent(key, (keep, keep), range, bytes_ever, bytes_keep)
+    }
+
+    /// The same, but for those of the first `sent.0` that may be in flight: `sent.1` at most.
+    pub(crate) fn drop_sent(
+        self,
+        key: u64,
+        sent: (u32, u32),
+        range: (Seq, Seq),
+        bytes_ever: u64,
+        bytes_keep: u64,
+    ) -> Fill {
+        let (maybe_sent, keep) = sent;
         let (after, up_to) = range;
-        let session = SessionKey(key);
         self.change(Change::DropOldest(DropOldest {
-            session,
             after,
+            maybe_sent,
             keep,
             keep_up_to: up_to,
-            up_to,
             bytes_ever,
             bytes_keep,
-            messages_ever: 0,
-            messages_keep: u64::MAX,
-            queued_before: None,
+            ..everything(key, up_to)
         }))
     }
 
@@ -527,6 +536,7 @@ fn everything(key: u64, up_to: Seq) -> DropOldest {
     DropOldest {
         session: SessionKey(key),
         after: 0,
+        maybe_sent: 0,
         keep: 0,
         keep_up_to: 0,
         up_to,

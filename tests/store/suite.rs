@@ -28,6 +28,7 @@ promises! {
     reads_pages_within_their_limits
     ignores_what_is_not_there
     drops_the_oldest_rows_of_a_range
+    lets_stay_what_a_receiver_may_have_begun_with
     drops_what_is_too_many_and_what_is_too_old
     ends_a_session_with_all_it_has
     applies_changes_in_their_order
@@ -330,6 +331,29 @@ fn drops_the_oldest_rows_of_a_range(store: &mut dyn Kept) {
         seqs(&store.read(all_of(1))),
         [1, 2, 3, 4, 5, 17, 18, 19, 20]
     );
+}
+
+fn lets_stay_what_a_receiver_may_have_begun_with(store: &mut dyn Kept) {
+    // 103 bytes each, the even ones of QoS 2.
+    let fill = Fill::new().session(1, "a", RECORD).queue(1, 1..=16, 100);
+    store.commit(fill.received(1, 4).received(1, 8).done());
+    let gone = |kept, messages, rest: Option<u64>| Dropped {
+        session: SessionKey(1),
+        aged: false,
+        messages,
+        bytes: messages * 103,
+        kept: (kept, kept * 103),
+        rest: rest.map(|row| (row - 1, (row - 1) * 103)),
+    };
+    // Twelve may have been sent, and two were in flight: behind the first two stay those that were received, and two of QoS 2
+    // that were not.
+    let fill = Fill::new().drop_sent(1, (12, 2), (0, 15), 16 * 103, 0);
+    assert_eq!(store.commit(fill.done()), [gone(6, 9, None)]);
+    assert_eq!(seqs(&store.read(all_of(1))), [1, 2, 4, 6, 8, 10, 16]);
+    store.restart();
+    let fill = Fill::new().drop_sent(1, (4, 1), (0, 16), 16 * 103, 206);
+    assert_eq!(store.commit(fill.done()), [gone(3, 3, Some(16))]);
+    assert_eq!(seqs(&store.read(all_of(1))), [1, 2, 4, 16]);
 }
 
 fn drops_what_is_too_many_and_what_is_too_old(store: &mut dyn Kept) {

@@ -5,10 +5,13 @@ use super::super::blob::{Flags, MessageRecord, RowRecord, seal, seal_row, unseal
 use super::pages::row_columns;
 use super::{
     Connection, ErrorCode, Fault, OptionalExtension, Row, SEQ_MAX, blob, from_sql, integer, params,
-    queue_key, size, slot_of, to_sql,
+    queue_key, seq_of, size, slot_of, to_sql,
 };
-use crate::record::{Batch, Change, DropOldest, Dropped, Message, Owe, Seq, SessionKey, Span};
+use crate::record::{
+    Batch, Change, DropOldest, Dropped, Message, Owe, Passed, Seq, SessionKey, Span,
+};
 use crate::time::ServiceSeconds;
+use larder_packet::Qos;
 use std::borrow::Cow;
 
 /// Room for a record that is kept; what a larger message took is given back, in bytes.
@@ -23,6 +26,7 @@ pub(super) struct Memo {
     pub(super) record: Vec<u8>,
     shared: Vec<Shared>,
     removed: Vec<i64>,
+    ranges: Vec<(i64, i64)>,
 }
 
 /// The `service` row.
@@ -53,6 +57,7 @@ impl Memo {
             record: Vec::new(),
             shared: Vec::new(),
             removed: Vec::new(),
+            ranges: Vec::new(),
         })
     }
 
@@ -315,14 +320,16 @@ impl Application<'_> {
              WHERE key > ?1 AND key <= ?2 ORDER BY key",
         )?;
         let mut rows = statement.query([key(oldest.after), key(oldest.up_to)])?;
-        let mut first = None;
-        let mut last = 0;
+        let mut passed = Passed::default();
+        let mut follows = false;
         self.memo.removed.clear();
+        self.memo.ranges.clear();
         while let Some(row) = rows.next()? {
             let at: i64 = row.get(0)?;
-            if dropped.kept.0 < u64::from(oldest.keep) && at <= key(oldest.keep_up_to) {
+            if oldest.keeps(&mut passed, seq_of(at), || phase(row)) {
                 dropped.kept.0 += 1;
                 dropped.kept.1 += size(row, 1)?;
+                follows = false;
                 continue;
             }
             // A damaged figure lets its row go.
@@ -334,14 +341,17 @@ impl Application<'_> {
                 dropped.rest = Some((messages_before, bytes_before));
                 break;
             }
-            first.get_or_insert(at);
-            last = at;
+            match self.memo.ranges.last_mut().filter(|_| follows) {
+                Some((_, last)) => *last = at,
+                None => self.memo.ranges.push((at, at)),
+            }
+            follows = true;
             dropped.messages += 1;
             dropped.bytes += size(row, 1)?;
             self.memo.removed.extend(integer(row, 4)?);
         }
         drop(rows);
-        if let Some(first) = first {
+        for &(first, last) in &self.memo.ranges {
             remove_rows(self.connection, first, last)?;
         }
         for &message in &self.memo.removed {
@@ -387,6 +397,13 @@ impl Application<'_> {
 }
 
 /// Whether a row of the queue was queued before this time; one whose record is damaged was.
+/// The QoS of a row, and whether it was received; `None`: it is bad.
+fn phase(row: &Row<'_>) -> Option<(Qos, bool)> {
+    let columns = row_columns(row).ok()?;
+    let record = unseal_row(&columns, blob(row, 5).ok()?)?;
+    Some((record.flags.qos()?, record.flags.is_received()))
+}
+
 fn is_queued_before(row: &Row<'_>, time: Option<ServiceSeconds>) -> Result<bool, Fault> {
     let Some(time) = time else { return Ok(false) };
     let record = unseal_row(&row_columns(row)?, blob(row, 5)?);
