@@ -1,9 +1,16 @@
 //! Simulated clients, 3.1.1 and 5.0: they keep the rules of MQTT and are otherwise as bad as clients are.
 
+mod incoming;
+mod outgoing;
+
+pub use incoming::{Acks, Manners};
+
 use crate::clock::Millis;
 use crate::random::Random;
 use crate::wire::{Hello, Id, Message, Subscription, Wire};
+use incoming::Incoming;
 use larder_packet::{Qos, Version};
+use outgoing::Outgoing;
 use std::collections::{BTreeSet, VecDeque};
 
 /// A client waits so long for a CONNACK or a PINGRESP.
@@ -26,19 +33,17 @@ pub enum Deed {
         expires: bool,
         len: usize,
     },
+    /// The CONNACK has come: its session is there, or it has forgotten it.
+    Told {
+        present: bool,
+    },
+    /// A message for the application.
+    Delivered {
+        id: Id,
+        qos: Qos,
+    },
     /// A promise to this client was broken.
     Object(String),
-}
-
-/// When a subscriber acknowledges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acks {
-    /// In order, at most so many milliseconds after the message.
-    Within(Millis),
-    /// Not before the calm.
-    InTheCalm,
-    /// Within so many milliseconds, in any order.
-    Unordered(Millis),
 }
 
 /// What a client is like.
@@ -55,7 +60,7 @@ pub struct Plan {
     pub packet_max: u32,
     pub publishes: Option<Publishes>,
     pub subscribes: Vec<Subscription>,
-    pub acks: Acks,
+    pub manners: Manners,
     /// Mean time between whims (leaving, taking over, unsubscribing); 0: none.
     pub whims: Millis,
     /// How long it stays away at most.
@@ -71,11 +76,12 @@ pub struct Publishes {
     /// Mean time between messages.
     pub every: Millis,
     pub total: u32,
-    /// One message in so many has QoS 0, or a Message Expiry Interval.
+    /// One message in so many has QoS 0, or of the others QoS 2, or a Message Expiry Interval; 0: none.
     pub at_most_once_in: u64,
+    pub exactly_once_in: u64,
     pub expires_in: u64,
     pub payload_max: u64,
-    /// QoS 1 messages that it sends before it waits for PUBACKs.
+    /// Messages of QoS 1 and 2 that it sends before it waits for their acknowledgements.
     pub window: usize,
 }
 
@@ -93,7 +99,8 @@ pub struct Client {
     random: Random,
     state: State,
     calm: bool,
-    clean_next: bool,
+    /// It begins anew, until it is told that it has.
+    clean: bool,
     made: u32,
     next_message: Millis,
     next_whim: Millis,
@@ -101,12 +108,10 @@ pub struct Client {
     /// When the oldest PINGREQ without answer was sent.
     pinged: Option<Millis>,
     last_pid: u16,
-    /// QoS 1 messages without PUBACK, oldest first.
-    unacknowledged: VecDeque<Message>,
+    outgoing: Outgoing,
+    incoming: Incoming,
     /// QoS 0 messages to itself that have not come back (probe).
     echoes: VecDeque<(Id, Millis)>,
-    /// When it is to acknowledge, and what.
-    owes_acks: VecDeque<(Millis, u16)>,
     /// Filters that stand, and those asked for.
     subscribed: BTreeSet<usize>,
     asked: VecDeque<(u16, Vec<usize>, bool)>,
@@ -121,16 +126,16 @@ impl Client {
             deeds: Vec::new(),
             random,
             calm: false,
-            clean_next: false,
+            clean: false,
             made: 0,
             next_message: first,
             next_whim: if plan.whims == 0 { NEVER } else { plan.whims },
             next_ping: 0,
             pinged: None,
             last_pid: 0,
-            unacknowledged: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
             echoes: VecDeque::new(),
-            owes_acks: VecDeque::new(),
             subscribed: BTreeSet::new(),
             asked: VecDeque::new(),
             server_receive_maximum: 0,
@@ -144,17 +149,21 @@ impl Client {
         if let State::Away { until } = &mut self.state {
             *until = (*until).min(now + 500);
         }
-        for (due, _) in &mut self.owes_acks {
-            *due = now;
-        }
+        self.plan.manners.acks = Acks::Within(0);
+        self.incoming.hurry(now);
     }
 
     /// Whether it is connected, and owes and is owed nothing.
     pub fn is_content(&self) -> bool {
         self.state == State::Connected
-            && self.unacknowledged.is_empty()
-            && self.owes_acks.is_empty()
+            && self.outgoing.is_empty()
+            && self.incoming.owed() == 0
             && self.asked.is_empty()
+    }
+
+    /// Whether it holds Packet Identifiers of messages that were not released.
+    pub fn holds(&self) -> bool {
+        self.incoming.held() > 0
     }
 
     /// What it is about, for a verdict.
@@ -165,10 +174,11 @@ impl Client {
             State::Connected => "connected".to_owned(),
         };
         format!(
-            "{} is {state}, waits for {} PUBACKs, owes {}",
+            "{} is {state}, waits for the settlement of {}, owes {} acknowledgements, holds {} identifiers",
             self.plan.client_id,
-            self.unacknowledged.len(),
-            self.owes_acks.len()
+            self.outgoing.len(),
+            self.incoming.owed(),
+            self.incoming.held()
         )
     }
 
@@ -188,7 +198,7 @@ impl Client {
             State::Away { until } => until,
             State::Connecting { since } => since + PATIENCE,
             State::Connected => {
-                let ack = self.owes_acks.iter().map(|(due, _)| *due).min();
+                let ack = self.incoming.next();
                 let message = self.may_publish().then_some(self.next_message);
                 let patience = self.pinged.map(|since| since + self.patience());
                 let whim = (!self.calm).then_some(self.next_whim);
@@ -203,7 +213,10 @@ impl Client {
     }
 
     fn connect(&mut self, now: Millis) {
-        let clean = self.plan.expiry == 0 || std::mem::take(&mut self.clean_next);
+        let clean = self.plan.expiry == 0 || self.clean;
+        if clean {
+            self.forget();
+        }
         self.state = State::Connecting { since: now };
         self.deeds.push(Deed::Connect);
         self.deeds.push(Deed::Send(Wire::Connect(Hello {
@@ -232,7 +245,7 @@ impl Client {
         self.state = State::Away {
             until: now + 10 + away,
         };
-        self.owes_acks.clear();
+        self.incoming.link_ended();
         self.asked.clear();
         self.echoes.clear();
         self.pinged = None;
@@ -278,19 +291,11 @@ impl Client {
     }
 
     fn acknowledge(&mut self, now: Millis) {
-        loop {
-            let index = match self.plan.acks {
-                Acks::Unordered(_) => self.owes_acks.iter().position(|(due, _)| *due <= now),
-                _ => self
-                    .owes_acks
-                    .front()
-                    .is_some_and(|(due, _)| *due <= now)
-                    .then_some(0),
-            };
-            let Some((_, pid)) = index.and_then(|index| self.owes_acks.remove(index)) else {
-                return;
-            };
-            self.send(Wire::PubAck { pid, reason: 0 }, now);
+        while let Some(wire) = self.incoming.acknowledge(self.plan.manners.acks, now) {
+            if self.random.one_in(self.plan.manners.twice_in) {
+                self.send(wire.clone(), now);
+            }
+            self.send(wire, now);
         }
     }
 
@@ -300,7 +305,7 @@ impl Client {
         };
         !self.calm
             && self.made < publishes.total
-            && self.unacknowledged.len() < publishes.window.min(self.server_receive_maximum)
+            && self.outgoing.len() < publishes.window.min(self.server_receive_maximum)
     }
 
     fn publish(&mut self, now: Millis) {
@@ -315,6 +320,8 @@ impl Client {
         };
         let qos = if self.random.one_in(publishes.at_most_once_in) {
             Qos::AtMostOnce
+        } else if self.random.one_in(publishes.exactly_once_in) {
+            Qos::ExactlyOnce
         } else {
             Qos::AtLeastOnce
         };
@@ -339,8 +346,8 @@ impl Client {
             expiry: expires.then(|| self.random.between(1, 60) as u32),
             payload,
         };
-        if qos == Qos::AtLeastOnce {
-            self.unacknowledged.push_back(message.clone());
+        if qos > Qos::AtMostOnce {
+            self.outgoing.published(message.clone());
         } else if self.plan.probe {
             self.echoes.push_back((id, now));
         }
@@ -363,8 +370,8 @@ impl Client {
         loop {
             self.last_pid = self.last_pid.checked_add(1).unwrap_or(1);
             let pid = self.last_pid;
-            let in_use = self.unacknowledged.iter().any(|message| message.pid == pid)
-                || self.asked.iter().any(|(asked, ..)| *asked == pid);
+            let in_use =
+                self.outgoing.has(pid) || self.asked.iter().any(|(asked, ..)| *asked == pid);
             if !in_use {
                 return pid;
             }
@@ -393,9 +400,15 @@ impl Client {
                 true
             }
             7 => {
-                self.clean_next = true;
+                self.clean = true;
                 self.cut(now);
                 true
+            }
+            8 if self.plan.version == Version::V311 => {
+                if let Some(wire) = self.outgoing.retry(&mut self.random) {
+                    self.send(wire, now);
+                }
+                false
             }
             _ => {
                 self.change_subscriptions(now);
@@ -435,20 +448,25 @@ impl Client {
                 if let Some(id) = Id::of(&message.payload) {
                     self.echoes.retain(|(echo, _)| *echo != id);
                 }
-                if message.qos > Qos::AtMostOnce {
-                    let due = match self.plan.acks {
-                        _ if self.calm => now,
-                        Acks::Within(most) | Acks::Unordered(most) => {
-                            now + self.random.skewed(most)
-                        }
-                        Acks::InTheCalm => NEVER,
-                    };
-                    self.owes_acks.push_back((due, message.pid));
+                let (manners, version) = (self.plan.manners, self.plan.version);
+                let new = self
+                    .incoming
+                    .publish(&message, manners, version, now, &mut self.random);
+                if let Some(id) = new {
+                    let qos = message.qos;
+                    self.deeds.push(Deed::Delivered { id, qos });
                 }
             }
-            Wire::PubAck { pid, .. } => {
-                // A refusal is final as well: sending it again is the application's to decide.
-                self.unacknowledged.retain(|message| message.pid != pid);
+            Wire::PubAck { pid, .. } => self.outgoing.puback(pid),
+            Wire::PubRec { pid, reason } => {
+                if let Some(release) = self.outgoing.pubrec(pid, reason) {
+                    self.send(release, now);
+                }
+            }
+            Wire::PubComp { pid, .. } => self.outgoing.pubcomp(pid),
+            Wire::PubRel { pid, .. } => {
+                let manners = self.plan.manners;
+                self.incoming.pubrel(pid, manners, now, &mut self.random);
             }
             Wire::SubAck { pid, .. } | Wire::UnsubAck { pid } => {
                 if let Some((_, indices, makes)) =
@@ -473,9 +491,12 @@ impl Client {
         self.server_receive_maximum = usize::from(receive_maximum);
         self.next_ping = now;
         self.next_message = self.next_message.max(now);
+        self.clean = false;
         if !present {
+            self.forget();
             self.subscribed.clear();
         }
+        self.deeds.push(Deed::Told { present });
         let missing: Vec<usize> = (0..self.plan.subscribes.len())
             .filter(|index| !self.subscribed.contains(index))
             .collect();
@@ -488,9 +509,14 @@ impl Client {
             self.asked.push_back((pid, missing, true));
             self.send(Wire::Subscribe { pid, filters }, now);
         }
-        for mut message in self.unacknowledged.clone() {
-            message.dup = true;
-            self.send(Wire::Publish(message), now);
+        for wire in self.outgoing.resend() {
+            self.send(wire, now);
         }
+    }
+
+    /// Its session is over.
+    fn forget(&mut self) {
+        self.outgoing.forget();
+        self.incoming.forget();
     }
 }

@@ -5,6 +5,7 @@ use larder::record::{
     Batch, Change, Event, Extent, PageRequest, Recovered, Seq, SessionKey, Store,
 };
 use larder::store::{Disk, MemoryStore};
+use larder_packet::PacketId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -15,6 +16,10 @@ pub struct Committed {
     pub sessions: Vec<(SessionKey, String)>,
     /// Rows that were written.
     pub owed: Vec<(SessionKey, Seq, Id)>,
+    /// Rows of which only the PUBREL is owed from now on.
+    pub received: Vec<(SessionKey, Seq, Id)>,
+    /// Packet Identifiers of publishers that were held and released, in their order: `true` for held.
+    pub held: Vec<(SessionKey, u16, bool)>,
     /// Rows that were removed because they were settled.
     pub settled: Vec<(SessionKey, Seq, Id)>,
     /// Rows that were dropped, the oldest of a full queue.
@@ -138,6 +143,17 @@ impl SimStore {
                     committed.settled.push((session, seq, id));
                 }
             }
+            Change::Received { session, seq } => {
+                if let Some(id) = self.rows.get(&(session, seq)) {
+                    committed.received.push((session, seq, *id));
+                }
+            }
+            Change::Hold { session, packet_id } => {
+                committed.held.push((session, packet_id.get(), true));
+            }
+            Change::Release { session, packet_id } => {
+                committed.held.push((session, packet_id.get(), false));
+            }
             Change::DropOldest(oldest) => {
                 let kept = self.read_rows(oldest.session);
                 let own = (oldest.session, 0)..=(oldest.session, oldest.up_to);
@@ -182,9 +198,6 @@ impl SimStore {
             }
             Change::Cancelled
             | Change::Reserve { .. }
-            | Change::Received { .. }
-            | Change::Hold { .. }
-            | Change::Release { .. }
             | Change::Retain { .. }
             | Change::Unretain { .. }
             | Change::SaveWill { .. } => {}
@@ -217,13 +230,31 @@ impl SimStore {
     }
 }
 
-/// What recovery says of the queues that are not empty.
-pub fn extents(disk: Disk) -> Vec<(String, Extent)> {
-    let (_, recovered) = MemoryStore::recover(disk);
-    let sessions = recovered.sessions.into_iter();
-    sessions
-        .filter_map(|session| Some((session.client_id, session.extent?)))
-        .collect()
+/// What recovery says of the queues that are not empty, and of Packet Identifiers that are held.
+#[derive(Debug)]
+pub struct Left {
+    queues: Vec<(String, Extent)>,
+    held: Vec<(String, Vec<PacketId>)>,
+}
+
+impl Left {
+    pub fn of(disk: Disk) -> Left {
+        let (_, recovered) = MemoryStore::recover(disk);
+        let (mut queues, mut held) = (Vec::new(), Vec::new());
+        for session in recovered.sessions {
+            if let Some(extent) = session.extent {
+                queues.push((session.client_id.clone(), extent));
+            }
+            if !session.held.is_empty() {
+                held.push((session.client_id, session.held));
+            }
+        }
+        Left { queues, held }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.held.is_empty()
+    }
 }
 
 impl Store for SimStore {

@@ -24,8 +24,9 @@ mod random;
 mod wire;
 mod world;
 
+use larder_packet::Version;
 use oracle::GATEWAY;
-use plan::{Kill, Plan};
+use plan::{Few, Kill, Plan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use world::World;
@@ -94,13 +95,35 @@ fn seeds() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Small worlds, completely: one publisher, one stored subscriber, few messages, and the gateway killed at every step, with
-/// and without what it had just given to the disk; the same with the bridge and the cloud.
+/// Small worlds, completely: one publisher, one stored subscriber, few messages of QoS 1 and 2, and the gateway killed at
+/// every step, with and without what it had just given to the disk; the same with the bridge and the cloud.
 #[test]
 fn a_crash_at_every_step() {
     let mut lives = 0;
-    for bridge in [false, true] {
-        let clients = plan::one_of_each(bridge);
+    let two = Few {
+        messages: 2,
+        exactly_once_in: 0,
+        window: 1,
+        version: Version::V5,
+        expiry: 0,
+    };
+    let mut worlds = vec![(false, two), (true, two)];
+    for version in [Version::V311, Version::V5] {
+        for (exactly_once_in, messages, window) in [(1, 2, 1), (2, 4, 4)] {
+            for expiry in [0, u32::MAX] {
+                let few = Few {
+                    messages,
+                    exactly_once_in,
+                    window,
+                    version,
+                    expiry,
+                };
+                worlds.push((false, few));
+            }
+        }
+    }
+    for (bridge, few) in worlds {
+        let clients = plan::one_of_each(bridge, few);
         let whole = live(Plan::quiet(clients.clone(), bridge, Vec::new()), false);
         let steps = whole.unwrap_or_else(|failure| panic!("{failure}")).steps;
         for step in 1..=steps {
@@ -113,7 +136,7 @@ fn a_crash_at_every_step() {
                 let life = live(Plan::quiet(clients.clone(), bridge, vec![kill]), false);
                 if let Err(failure) = life {
                     panic!(
-                        "{failure}\nkilled at step {step} of {steps}, commits: {commits}, bridge: {bridge}"
+                        "{failure}\nkilled at step {step} of {steps}, commits: {commits}, bridge: {bridge}, {few:?}"
                     );
                 }
                 lives += 1;

@@ -3,7 +3,7 @@
 //! The oracle stands where a server meets its network and its disk. It sees the bytes that the server has read and
 //! written (not those that are under way) and what each commit has changed, and knows nothing of the server's inside.
 //!
-//! - **Acknowledged is durable.** When a PUBACK leaves, each stored session that was subscribed when the PUBLISH was read
+//! - **Acknowledged is durable.** When a PUBACK or PUBREC leaves, each stored session that was subscribed when the PUBLISH was read
 //!   (its SUBACK had left; it has not unsubscribed nor ended since) has the message in a committed row, or has
 //!   acknowledged it. SUBACK, UNSUBACK and CONNACK are compared with the disk likewise.
 //! - **What is owed stays.** From then on the message is owed: a row leaves the disk only when the session has acknowledged
@@ -11,7 +11,8 @@
 //!   is counted. At the end every message owed has been acknowledged by the session, or was dropped and counted.
 //! - **Order.** The first deliveries of one publisher's messages to one session, of one topic and Quality of Service, come
 //!   in their order; on each link what was sent before comes in the original order, before what is new [MQTT-4.6.0-1].
-//!   PUBACKs leave in the order of the PUBLISHes [MQTT-4.6.0-2].
+//!   PUBACKs and PUBRECs leave in the order of the PUBLISHes [MQTT-4.6.0-2, MQTT-4.6.0-3].
+//! - **Exactly once** is in `oracle/exactly_once.rs`.
 //! - **Packet Identifiers.** One is never used for two messages that are not acknowledged; a message that is sent again
 //!   has DUP and the same identifier and content [MQTT-3.3.1-1, MQTT-4.4.0-1].
 //! - **Nothing else.** Nothing is delivered that was not published while the session had (or may have had) a matching
@@ -19,6 +20,7 @@
 //! - **A relay** acknowledges to one side only what the other side has acknowledged, or what it set aside, counted.
 
 mod delivery;
+mod exactly_once;
 mod read;
 mod session;
 mod written;
@@ -27,9 +29,10 @@ use crate::clock::Millis;
 use crate::disk::{Committed, Rows};
 use crate::net::Conn;
 use crate::wire::{Decoder, Hello, Id, Message, Subscription, TOPIC_ALIAS_MAXIMUM, Wire};
+use exactly_once::ExactlyOnce;
 use larder::record::SessionKey;
 use larder_packet::{Qos, Version};
-use session::{Session, Subscribed};
+use session::{Sent, Session, Subscribed};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Lines of conversation that are kept for a failure.
@@ -78,13 +81,18 @@ struct Server {
     sessions: BTreeMap<String, Session>,
     links: BTreeMap<Conn, Link>,
     transmissions: BTreeMap<Id, Vec<Transmission>>,
-    /// PUBACKs with success, by the publisher's Client Identifier.
+    /// PUBACKs and PUBRECs with success, by the publisher's Client Identifier.
     acknowledged: BTreeSet<(String, Id)>,
     /// What is or was on its disk.
     names: BTreeMap<SessionKey, String>,
     keys: BTreeMap<String, SessionKey>,
     rows_ever: BTreeSet<(SessionKey, Id)>,
     subscriptions: BTreeSet<(SessionKey, String)>,
+    /// Packet Identifiers of publishers that are held on its disk.
+    held: BTreeSet<(SessionKey, u16)>,
+    /// Messages of which it has written down that their receiver has them.
+    received_ever: BTreeSet<(SessionKey, Id)>,
+    exactly_once: ExactlyOnce,
     /// Client Identifiers for which a session may have been stored without anybody having been told.
     unannounced: BTreeSet<String>,
 }
@@ -92,6 +100,7 @@ struct Server {
 /// A PUBLISH that a server has read: it was published at some time between.
 struct Transmission {
     conn: Conn,
+    qos: Qos,
     from: u64,
     to: Option<u64>,
     refused: bool,
@@ -109,16 +118,22 @@ struct Link {
     subscribing: VecDeque<(u16, Vec<Subscription>)>,
     unsubscribing: VecDeque<(u16, Vec<String>)>,
     in_flight: BTreeSet<u16>,
+    /// PUBRECs that wait for their PUBREL, and PUBRELs that wait for their PUBCOMP.
+    received: VecDeque<u16>,
+    releasing: VecDeque<u16>,
     /// Of what was sent on it last: from [`Session::ordinals`].
     last_ordinal: u64,
 }
 
-/// A QoS 1 PUBLISH that waits for its PUBACK.
+/// A PUBLISH that waits for its PUBACK or PUBREC.
 struct Incoming {
     pid: u16,
+    qos: Qos,
     id: Id,
     read: Millis,
     transmission: u64,
+    /// When the first PUBLISH of the same message was read, if it is of QoS 2.
+    taken: u64,
     topic: String,
     owed: Vec<String>,
 }
@@ -222,6 +237,8 @@ impl Oracle {
             }
             // What was sent and never written is forgotten, and nobody was told that it was taken.
             let key = server.keys.get(client).copied();
+            let is_held = |pid| key.is_some_and(|key| server.held.contains(&(key, pid)));
+            session.holding.retain(|pid, _| is_held(*pid));
             for (pid, sent) in &mut session.sent {
                 sent.acknowledged |=
                     !key.is_some_and(|key| on_disk.contains(&(key, *pid, sent.id)));
@@ -264,9 +281,6 @@ impl Oracle {
         for key in &committed.ended {
             server.subscriptions.retain(|(of, _)| of != key);
         }
-        for (key, _, id) in &committed.owed {
-            server.rows_ever.insert((*key, *id));
-        }
         for (key, seq, id) in &committed.settled {
             let exempt = |session: &Session| {
                 published
@@ -274,7 +288,7 @@ impl Oracle {
                     .is_none_or(|published| published.is_exempt(session))
             };
             if let Some((client, session)) = server.session_of(*key) {
-                if !session.got.contains(id) && !session.ending && !exempt(session) {
+                if !session.completed.contains(id) && !session.ending && !exempt(session) {
                     objections.push(format!(
                         "{client}: row {seq} ({id}) was removed, and nobody has acknowledged it"
                     ));
@@ -285,7 +299,11 @@ impl Oracle {
         for (key, seq, id) in &committed.dropped {
             if let Some((client, session)) = server.session_of(*key) {
                 let sent = session.sent.get(&packet_id(*seq));
-                if sent.is_some_and(|sent| sent.id == *id && sent.life == life) {
+                let in_flight = |sent: &Sent| {
+                    let exactly_once = sent.message.qos == Qos::ExactlyOnce;
+                    sent.id == *id && (sent.life == life || exactly_once && !sent.acknowledged)
+                };
+                if sent.is_some_and(in_flight) {
                     objections.push(format!(
                         "{client}: row {seq} ({id}) was dropped though it was in flight"
                     ));
@@ -310,6 +328,7 @@ impl Oracle {
         for objection in objections {
             self.object(format!("{}: {objection}", NAMES[at]));
         }
+        self.committed_exactly_once(at, committed);
     }
 
     pub fn opened(&mut self, at: usize, conn: Conn) {
@@ -324,6 +343,8 @@ impl Oracle {
             subscribing: VecDeque::new(),
             unsubscribing: VecDeque::new(),
             in_flight: BTreeSet::new(),
+            received: VecDeque::new(),
+            releasing: VecDeque::new(),
             last_ordinal: 0,
         };
         self.servers[at].links.insert(conn, link);
@@ -426,9 +447,14 @@ impl Oracle {
             }
             for link in server.links.values() {
                 if let Some(incoming) = link.incoming.front() {
-                    objections.push(format!("{name}: {} waits for its PUBACK", incoming.id));
+                    let id = incoming.id;
+                    objections.push(format!("{name}: {id} waits for its acknowledgement"));
                 }
             }
+        }
+        for (at, name) in NAMES.iter().enumerate() {
+            let missing = self.finish_exactly_once(at);
+            objections.extend(missing.iter().map(|missing| format!("{name}: {missing}")));
         }
         for objection in objections {
             self.object(objection);

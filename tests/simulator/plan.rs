@@ -1,6 +1,6 @@
 //! What a life is like: who takes part, how large everything is, and what may go wrong. All of it follows from the seed.
 
-use crate::client::{self, Acks, Publishes};
+use crate::client::{self, Acks, Manners, Publishes};
 use crate::clock::Millis;
 use crate::oracle::{CLOUD, GATEWAY};
 use crate::random::Random;
@@ -220,7 +220,11 @@ fn client(random: &mut Random, client_id: &str, storm: Millis) -> client::Plan {
         },
         publishes: None,
         subscribes: Vec::new(),
-        acks: Acks::Within(0),
+        manners: Manners {
+            acks: Acks::Within(0),
+            twice_in: 0,
+            refuses_in: 0,
+        },
         whims: *random.pick(&[0, 0, 5_000, 30_000]),
         away: *random.pick(&[100, 5_000, 60_000, storm]),
         probe: false,
@@ -240,6 +244,7 @@ fn publisher(random: &mut Random, topics: &[&str], storm: Millis, marathon: bool
             every: if marathon { 3 } else { every },
             total: total as u32,
             at_most_once_in: *random.pick(&[0, 3, 10]),
+            exactly_once_in: *random.pick(&[0, 1, 2, 3]),
             expires_in: *random.pick(&[0, 0, 5]),
             payload_max: *random.pick(&[20, 300, 300]),
             window: *random.pick(&[1, 10, 64]),
@@ -261,10 +266,10 @@ fn subscriber(random: &mut Random, filters: &[&str], storm: Millis) -> client::P
         if subscribes.iter().all(|of| of.filter != filter) {
             subscribes.push(Subscription {
                 filter,
-                qos: if random.one_in(6) {
-                    Qos::AtMostOnce
-                } else {
-                    Qos::AtLeastOnce
+                qos: match random.below(6) {
+                    0 => Qos::AtMostOnce,
+                    1..3 => Qos::AtLeastOnce,
+                    _ => Qos::ExactlyOnce,
                 },
                 no_local: false,
             });
@@ -279,14 +284,33 @@ fn subscriber(random: &mut Random, filters: &[&str], storm: Millis) -> client::P
     };
     client::Plan {
         subscribes,
-        acks,
+        manners: Manners {
+            acks,
+            twice_in: *random.pick(&[0, 0, 0, 3]),
+            refuses_in: *random.pick(&[0, 0, 0, 5]),
+        },
         ..client(random, "s", storm)
     }
 }
 
-/// One publisher of two messages, and one stored subscriber: here, or at the cloud behind the bridge.
-pub fn one_of_each(bridge: bool) -> Vec<(usize, client::Plan)> {
+/// What is published in a small world.
+#[derive(Clone, Copy, Debug)]
+pub struct Few {
+    pub messages: u32,
+    /// One in so many has QoS 2; 0: none.
+    pub exactly_once_in: u64,
+    /// How many are under way at a time.
+    pub window: usize,
+    pub version: Version,
+    /// Session Expiry Interval of the publisher.
+    pub expiry: u32,
+}
+
+/// One publisher of a few messages, one in `exactly_once_in` of QoS 2, and one stored subscriber: here, or at the cloud
+/// behind the bridge.
+pub fn one_of_each(bridge: bool, few: Few) -> Vec<(usize, client::Plan)> {
     let plain = client::Plan {
+        version: few.version,
         whims: 0,
         away: 1,
         probe: false,
@@ -302,12 +326,14 @@ pub fn one_of_each(bridge: bool) -> Vec<(usize, client::Plan)> {
         publishes: Some(Publishes {
             topics: vec![topic.to_owned()],
             every: 50,
-            total: 2,
+            total: few.messages,
             at_most_once_in: 0,
+            exactly_once_in: few.exactly_once_in,
             expires_in: 0,
             payload_max: 20,
-            window: 1,
+            window: few.window,
         }),
+        expiry: few.expiry,
         ..plain.clone()
     };
     let subscriber = client::Plan {
@@ -316,7 +342,7 @@ pub fn one_of_each(bridge: bool) -> Vec<(usize, client::Plan)> {
         expiry: 3600,
         subscribes: vec![Subscription {
             filter: filter.to_owned(),
-            qos: Qos::AtLeastOnce,
+            qos: Qos::ExactlyOnce,
             no_local: false,
         }],
         ..plain
@@ -339,6 +365,7 @@ fn probe() -> client::Plan {
             every: 400,
             total: u32::MAX,
             at_most_once_in: 2,
+            exactly_once_in: 3,
             expires_in: 0,
             payload_max: 20,
             window: 10,
@@ -348,7 +375,11 @@ fn probe() -> client::Plan {
             qos: Qos::AtLeastOnce,
             no_local: false,
         }],
-        acks: Acks::Within(0),
+        manners: Manners {
+            acks: Acks::Within(0),
+            twice_in: 0,
+            refuses_in: 0,
+        },
         whims: 0,
         away: 0,
         probe: true,

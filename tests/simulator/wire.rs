@@ -11,6 +11,10 @@ use std::fmt;
 const PACKET_MAX: usize = 1 << 20;
 /// What clients of 5.0 allow the server; few, so that topics must do without.
 pub const TOPIC_ALIAS_MAXIMUM: u16 = 2;
+/// Reason Code of a PUBREC by which a client refuses a message.
+pub const REFUSED: u8 = 0x83;
+/// Reason Code of a PUBREL or PUBCOMP for a Packet Identifier that is not known.
+pub const UNKNOWN: u8 = 0x92;
 
 /// Names a message over its whole way: its publisher, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +61,18 @@ pub enum Wire {
     },
     Publish(Message),
     PubAck {
+        pid: u16,
+        reason: u8,
+    },
+    PubRec {
+        pid: u16,
+        reason: u8,
+    },
+    PubRel {
+        pid: u16,
+        reason: u8,
+    },
+    PubComp {
         pid: u16,
         reason: u8,
     },
@@ -162,12 +178,18 @@ impl Wire {
                 })
                 .encode(version, &mut out);
             }
-            Wire::PubAck { pid, .. } => Packet::PubAck(Ack {
-                packet_id: packet_id(*pid),
-                reason: ReasonCode::Success,
-                properties: Properties::EMPTY,
-            })
-            .encode(version, &mut out),
+            Wire::PubAck { pid, reason } => {
+                Packet::PubAck(ack(*pid, *reason)).encode(version, &mut out)
+            }
+            Wire::PubRec { pid, reason } => {
+                Packet::PubRec(ack(*pid, *reason)).encode(version, &mut out)
+            }
+            Wire::PubRel { pid, reason } => {
+                Packet::PubRel(ack(*pid, *reason)).encode(version, &mut out)
+            }
+            Wire::PubComp { pid, reason } => {
+                Packet::PubComp(ack(*pid, *reason)).encode(version, &mut out)
+            }
             Wire::Subscribe { pid, filters } => {
                 let mut encoded = Vec::new();
                 for subscription in filters {
@@ -248,6 +270,18 @@ impl Wire {
                 pid: ack.packet_id.get(),
                 reason: ack.reason as u8,
             },
+            Packet::PubRec(ack) => Wire::PubRec {
+                pid: ack.packet_id.get(),
+                reason: ack.reason as u8,
+            },
+            Packet::PubRel(ack) => Wire::PubRel {
+                pid: ack.packet_id.get(),
+                reason: ack.reason as u8,
+            },
+            Packet::PubComp(ack) => Wire::PubComp {
+                pid: ack.packet_id.get(),
+                reason: ack.reason as u8,
+            },
             Packet::Subscribe(subscribe) => Wire::Subscribe {
                 pid: subscribe.packet_id.get(),
                 filters: subscribe
@@ -277,8 +311,20 @@ impl Wire {
                 reason: disconnect.reason as u8,
                 expiry: disconnect.properties.session_expiry_interval(),
             },
-            _ => unreachable!("nobody here speaks QoS 2 or AUTH"),
+            _ => unreachable!("nobody here speaks of AUTH"),
         }
+    }
+}
+
+fn ack(pid: u16, reason: u8) -> Ack<'static> {
+    Ack {
+        packet_id: packet_id(pid),
+        reason: match reason {
+            REFUSED => ReasonCode::ImplementationSpecificError,
+            UNKNOWN => ReasonCode::PacketIdentifierNotFound,
+            _ => ReasonCode::Success,
+        },
+        properties: Properties::EMPTY,
     }
 }
 
@@ -426,6 +472,9 @@ impl fmt::Display for Wire {
                 Ok(())
             }
             Wire::PubAck { pid, reason } => write!(f, "PUBACK #{pid} 0x{reason:02X}"),
+            Wire::PubRec { pid, reason } => write!(f, "PUBREC #{pid} 0x{reason:02X}"),
+            Wire::PubRel { pid, reason } => write!(f, "PUBREL #{pid} 0x{reason:02X}"),
+            Wire::PubComp { pid, reason } => write!(f, "PUBCOMP #{pid} 0x{reason:02X}"),
             Wire::Subscribe { pid, filters } => {
                 write!(f, "SUBSCRIBE #{pid}")?;
                 filters

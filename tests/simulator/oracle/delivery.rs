@@ -1,7 +1,7 @@
 //! The messages that a server delivers: what it may deliver, in which order, and under which Packet Identifier.
 
 use super::Oracle;
-use super::session::Sent;
+use super::session::{Sent, Subscribed};
 use crate::net::Conn;
 use crate::wire::{Id, Message};
 use larder_packet::{Qos, topic};
@@ -38,27 +38,43 @@ impl Oracle {
         if message.payload != id.payload(published.len) {
             return Err(format!("{client}: {id} came with another payload"));
         }
-        if message.qos > published.qos {
-            return Err(format!(
-                "{client}: {id} came with a higher Quality of Service"
-            ));
-        }
         // Somebody published it while there was a subscription for it.
         let matching = session
             .subscriptions
             .iter()
             .filter(|of| topic::matches(&of.filter, &message.topic));
-        let wanted = matching.into_iter().any(|of| {
+        let wanted = matching.filter(|of| {
             transmissions.iter().any(|one| {
                 let before_its_end = of.ended.is_none_or(|ended| one.from < ended);
                 let after_its_begin = one.to.is_none_or(|to| of.asked < to);
                 !one.refused && before_its_end && after_its_begin
             })
         });
-        if !wanted {
+        let wanted: Vec<&Subscribed> = wanted.collect();
+        if wanted.is_empty() {
             return Err(format!(
                 "{client}: {id} on {} came without a subscription that it was published under",
                 message.topic
+            ));
+        }
+        // With the Quality of Service of one that matches, and no less than of one that stood all the time.
+        let transmitted = || transmissions.iter().map(|one| one.qos);
+        let granted = |of: &&Subscribed, qos: Qos| of.qos.min(qos);
+        let can_be = wanted
+            .iter()
+            .any(|of| transmitted().any(|qos| granted(of, qos) == message.qos));
+        let stands = |of: &&&Subscribed| {
+            let since = of.granted.unwrap_or(u64::MAX);
+            of.ending.is_none() && transmissions.iter().all(|one| since < one.from)
+        };
+        let least = wanted
+            .iter()
+            .filter(stands)
+            .filter_map(|of| transmitted().map(|qos| granted(of, qos)).min())
+            .max();
+        if !can_be || least.is_some_and(|least| message.qos < least) {
+            return Err(format!(
+                "{client}: {id} came with another Quality of Service"
             ));
         }
         let key = (
@@ -75,7 +91,9 @@ impl Oracle {
                 // Unless it was published again behind the other.
                 let again = transmissions.last().map(|one| one.from);
                 let first = server.transmissions[highest].first().map(|one| one.from);
-                if again < first {
+                // What is sent before it is on disk may be forgotten by a crash, and be published again.
+                let once = message.qos == Qos::ExactlyOnce;
+                if once || again < first {
                     return Err(format!(
                         "{client}: {id} came for the first time after {highest} of the same topic"
                     ));
@@ -86,6 +104,20 @@ impl Oracle {
         }
         if message.qos == Qos::AtMostOnce {
             return Ok(());
+        }
+        if message.qos == Qos::ExactlyOnce {
+            self.exactly_once_delivery(at, &client, id, &message)?;
+        }
+        let server = &mut self.servers[at];
+        let (Some(link), Some(session), Some(published)) = (
+            server.links.get_mut(&conn),
+            server.sessions.get_mut(&client),
+            self.published.get(&id),
+        ) else {
+            return Ok(());
+        };
+        if message.qos == Qos::ExactlyOnce {
+            session.exactly.insert(id);
         }
         // Packet Identifiers.
         let pid = message.pid;
@@ -126,10 +158,14 @@ impl Oracle {
             )),
             _ => Ok(()),
         };
-        // Numbers have come round, and what was published twice has the identifier of its first copy.
-        let comes_round = !no_wrap && !message.dup && before.is_some_and(|sent| sent.acknowledged);
+        // Numbers have come round, and what was published twice has the identifier of its first copy; with DUP, if it may have
+        // been sent before a start.
+        let comes_round = |ordinal| {
+            let is_new = !message.dup || ordinal <= link.last_ordinal;
+            !no_wrap && is_new && before.is_some_and(|sent| sent.acknowledged)
+        };
         let ordinal = match session.ordinals.get(&(pid, id)) {
-            Some(ordinal) if !comes_round => *ordinal,
+            Some(ordinal) if !comes_round(*ordinal) => *ordinal,
             _ => {
                 session.first_sent += 1;
                 session.ordinals.insert((pid, id), session.first_sent);
@@ -140,6 +176,8 @@ impl Oracle {
             message,
             id,
             acknowledged: false,
+            received: false,
+            released: false,
             life,
         };
         session.sent.insert(pid, sent);

@@ -34,6 +34,7 @@ impl Oracle {
                 };
                 let transmission = Transmission {
                     conn,
+                    qos: message.qos,
                     from: tick,
                     to: None,
                     refused: false,
@@ -46,7 +47,7 @@ impl Oracle {
                 if message.qos == Qos::AtMostOnce {
                     return;
                 }
-                let owed = server
+                let owed: Vec<String> = server
                     .sessions
                     .iter()
                     .filter(|(name, session)| {
@@ -55,15 +56,22 @@ impl Oracle {
                     .filter(|(_, session)| !session.may_have_expired(now))
                     .map(|(name, _)| name.clone())
                     .collect();
+                let (taken, owed) = if message.qos == Qos::ExactlyOnce {
+                    self.publish_read(at, &client, message.pid, id, owed)
+                } else {
+                    (tick, owed)
+                };
                 let incoming = Incoming {
                     pid: message.pid,
+                    qos: message.qos,
                     id,
                     read: now,
                     transmission: tick,
+                    taken,
                     topic: message.topic,
                     owed,
                 };
-                if let Some(link) = server.links.get_mut(&conn) {
+                if let Some(link) = self.servers[at].links.get_mut(&conn) {
                     link.incoming.push_back(incoming);
                 }
             }
@@ -82,8 +90,12 @@ impl Oracle {
                 sent.acknowledged = true;
                 let id = sent.id;
                 session.got.insert(id);
+                session.completed.insert(id);
                 self.relay_has_acknowledged(at, &client, id);
             }
+            Wire::PubRec { pid, reason } => self.pubrec_read(at, conn, pid, reason),
+            Wire::PubRel { pid, .. } => self.pubrel_read(at, conn, pid),
+            Wire::PubComp { pid, .. } => self.pubcomp_read(at, conn, pid),
             Wire::Subscribe { pid, filters } => {
                 link.subscribing.push_back((pid, filters.clone()));
                 if let Some(session) = server.sessions.get_mut(&client) {

@@ -1,6 +1,7 @@
 //! A session as its client knows it, and which one a CONNACK gives it.
 
 use super::Server;
+use super::exactly_once::Holding;
 use crate::clock::Millis;
 use crate::net::Conn;
 use crate::wire::{Id, Message, Subscription};
@@ -32,8 +33,19 @@ pub(super) struct Session {
     /// The highest number first delivered, by publisher, topic, Quality of Service as published and as granted.
     pub(super) highest: BTreeMap<(u16, String, Qos, Qos), Id>,
     pub(super) seen: BTreeSet<Id>,
-    /// Acknowledged by the client.
+    /// Acknowledged by the client, of QoS 2 with PUBREC.
     pub(super) got: BTreeSet<Id>,
+    /// The same, of QoS 2 with PUBCOMP, or refused.
+    pub(super) completed: BTreeSet<Id>,
+    pub(super) refused: BTreeSet<Id>,
+    /// Sent with QoS 2.
+    pub(super) exactly: BTreeSet<Id>,
+    /// Packet Identifiers of the client's own messages of QoS 2 that it has not released.
+    pub(super) holding: BTreeMap<u16, Holding>,
+    /// The client has had a CONNACK of it.
+    pub(super) is_known: bool,
+    /// The client takes it for an earlier one.
+    pub(super) is_mixed: bool,
     pub(super) owed: BTreeSet<Id>,
     pub(super) dropped: BTreeSet<Id>,
 }
@@ -54,6 +66,9 @@ pub(super) struct Sent {
     pub(super) message: Message,
     pub(super) id: Id,
     pub(super) acknowledged: bool,
+    /// QoS 2: a PUBREC was read, and a PUBREL has left.
+    pub(super) received: bool,
+    pub(super) released: bool,
     /// The server's life in which it was sent last.
     pub(super) life: u32,
 }
@@ -157,12 +172,18 @@ impl Session {
             highest: BTreeMap::new(),
             seen: BTreeSet::new(),
             got: BTreeSet::new(),
+            completed: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            exactly: BTreeSet::new(),
+            holding: BTreeMap::new(),
+            is_known: false,
+            is_mixed: false,
             owed: BTreeSet::new(),
             dropped: BTreeSet::new(),
         }
     }
 
-    /// Whether a message of QoS 1 that was read at that time is owed to it.
+    /// Whether a message of QoS 1 or 2 that was read at that time is owed to it.
     pub(super) fn is_owed(&self, topic_name: &str, own: bool, read: u64) -> bool {
         self.stored
             && !self.ending

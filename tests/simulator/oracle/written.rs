@@ -5,6 +5,7 @@ use crate::clock::Millis;
 use crate::net::Conn;
 use crate::wire::Wire;
 use larder::limits::PACKET_WAIT;
+use larder_packet::Qos;
 
 impl Oracle {
     pub(super) fn packet_written(
@@ -29,10 +30,10 @@ impl Oracle {
                 self.delivered += 1;
                 self.delivery(at, conn, message)
             }
-            Wire::PubAck { pid, reason } => {
-                self.acknowledged += u64::from(reason < 0x80);
-                self.puback(at, conn, pid, reason)
-            }
+            Wire::PubAck { pid, reason } => self.taken(at, conn, Qos::AtLeastOnce, pid, reason),
+            Wire::PubRec { pid, reason } => self.taken(at, conn, Qos::ExactlyOnce, pid, reason),
+            Wire::PubRel { pid, reason } => self.pubrel(at, conn, pid, reason),
+            Wire::PubComp { pid, .. } => self.pubcomp(at, conn, pid),
             Wire::SubAck { pid, reasons } => {
                 let Some((_, filters)) = link.subscribing.pop_front().filter(|(of, _)| *of == pid)
                 else {
@@ -120,16 +121,27 @@ impl Oracle {
         }
     }
 
-    fn puback(&mut self, at: usize, conn: Conn, pid: u16, reason: u8) -> Result<(), String> {
+    /// A PUBACK or PUBREC leaves.
+    fn taken(
+        &mut self,
+        at: usize,
+        conn: Conn,
+        qos: Qos,
+        pid: u16,
+        reason: u8,
+    ) -> Result<(), String> {
+        self.acknowledged += u64::from(reason < 0x80);
         let (now, tick) = (self.now, self.tick);
         let server = &mut self.servers[at];
         let Some(link) = server.links.get_mut(&conn) else {
             return Ok(());
         };
         let publisher = link.client().unwrap_or_default();
-        let Some(incoming) = link.incoming.pop_front().filter(|of| of.pid == pid) else {
+        let oldest = link.incoming.iter().position(|of| of.qos == qos);
+        let oldest = oldest.and_then(|index| link.incoming.remove(index));
+        let Some(incoming) = oldest.filter(|of| of.pid == pid) else {
             return Err(format!(
-                "{publisher}: PUBACK #{pid} is not for the oldest PUBLISH [MQTT-4.6.0-2]"
+                "{publisher}: the acknowledgement of #{pid} is not for the oldest PUBLISH [MQTT-4.6.0-2, MQTT-4.6.0-3]"
             ));
         };
         let id = incoming.id;
@@ -142,6 +154,9 @@ impl Oracle {
             transmission.refused = reason >= 0x80;
         }
         if reason >= 0x80 {
+            if let Some(session) = server.sessions.get_mut(&publisher) {
+                session.holding.remove(&pid);
+            }
             let waited = now - incoming.read;
             return if reason != 0x97 {
                 Err(format!("{id} was refused: 0x{reason:02X}"))
@@ -161,7 +176,7 @@ impl Oracle {
             };
             // Still subscribed, in the same session, since the PUBLISH was read?
             let own = *client == publisher;
-            if !session.is_owed(&incoming.topic, own, incoming.transmission) {
+            if !session.is_owed(&incoming.topic, own, incoming.taken) {
                 continue;
             }
             let exempt = self
@@ -174,7 +189,7 @@ impl Oracle {
             let on_disk = key.is_some_and(|key| server.rows_ever.contains(&(key, id)));
             if !on_disk && !session.got.contains(&id) {
                 return Err(format!(
-                    "the PUBACK of {id} left, and for {client} it is neither on disk nor acknowledged"
+                    "the acknowledgement of {id} left, and for {client} it is neither on disk nor acknowledged"
                 ));
             }
             if reason == 0x10 {
@@ -183,6 +198,9 @@ impl Oracle {
                 ));
             }
             session.owed.insert(id);
+        }
+        if qos == Qos::ExactlyOnce {
+            self.pubrec(at, &publisher, pid, id)?;
         }
         Ok(())
     }

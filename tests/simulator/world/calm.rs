@@ -3,7 +3,7 @@
 use super::{Event, World};
 use crate::bridge::Bridge;
 use crate::clock::Millis;
-use crate::disk::extents;
+use crate::disk::Left;
 use crate::net::Conn;
 use crate::oracle::NAMES;
 
@@ -85,8 +85,11 @@ impl World {
 
     /// What is not at rest.
     fn unrest(&mut self) -> Option<String> {
-        if let Some(client) = self.clients.iter().find(|client| !client.is_content()) {
-            return Some(client.situation());
+        for ((at, plan), client) in self.plan.clients.iter().zip(&self.clients) {
+            let holds = client.holds() && !self.oracle.is_mixed(*at, &plan.client_id);
+            if !client.is_content() || holds {
+                return Some(client.situation());
+            }
         }
         for at in 0..self.machines.len() {
             let Some(server) = &self.machines[at].server else {
@@ -132,7 +135,7 @@ impl World {
             let (_, store) = server.into_parts();
             let rows = store.rows().len();
             let (disk, _) = store.crash();
-            let left = extents(disk);
+            let left = Left::of(disk);
             if rows > 0 || !left.is_empty() {
                 self.oracle.object(format!(
                     "{}: {rows} rows are left on disk: {left:?}",

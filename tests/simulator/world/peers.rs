@@ -20,6 +20,7 @@ impl World {
 
     fn do_client(&mut self, index: usize) {
         let version = self.clients[index].plan.version;
+        let at = self.plan.clients[index].0;
         for deed in std::mem::take(&mut self.clients[index].deeds) {
             match deed {
                 Deed::Made {
@@ -28,6 +29,14 @@ impl World {
                     expires,
                     len,
                 } => self.oracle.published(id, qos, expires, len),
+                Deed::Told { present } => {
+                    let client = &self.clients[index].plan.client_id;
+                    self.oracle.told(at, client, present);
+                }
+                Deed::Delivered { id, qos } => {
+                    let client = &self.clients[index].plan.client_id;
+                    self.oracle.delivered(at, client, id, qos);
+                }
                 Deed::Object(text) => {
                     if self.disturbed + 1000 < self.now && self.plan.strict_probe {
                         self.oracle.object(text);
@@ -71,7 +80,7 @@ impl World {
                     self.break_conn(conn);
                 }
             }
-            Deed::Made { .. } | Deed::Object(_) => {}
+            Deed::Made { .. } | Deed::Told { .. } | Deed::Delivered { .. } | Deed::Object(_) => {}
         }
     }
 
