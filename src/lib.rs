@@ -167,9 +167,9 @@
 //! that shows it. Not followed to the letter:
 //!
 //! - 3.1.1 [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-4.5.0-1], 5.0 [MQTT-4.5.0-1]: flash and memory end. A stored session loses
-//!   its oldest unsent messages above `store.session_disk_max`, a volatile one what does not fit into memory while its
-//!   client reads too slowly; both are counted. A session of 3.1.1 ends when its client was away for
-//!   `limits.session_expiry_max`, which 3.1.1 has no word for.
+//!   its oldest unsent messages above `store.session_disk_max`, or what its `[[queue]]` says, a volatile one what does not
+//!   fit into memory while its client reads too slowly; all are counted. A session of 3.1.1 ends when its client was away
+//!   for `limits.session_expiry_max`, which 3.1.1 has no word for.
 //! - 3.1.1 [MQTT-3.1.2-24], 5.0 [MQTT-3.1.2-22]: Keep Alive stands still while a link is parked. What is not read for want
 //!   of room is not the client's silence.
 //! - 3.1.1 [MQTT-3.8.4-1] [MQTT-3.10.4-4], 5.0 [MQTT-3.8.4-1] [MQTT-3.10.4-4]: a SUBSCRIBE or UNSUBSCRIBE with more than
