@@ -170,6 +170,8 @@
 //!   its oldest unsent messages above `store.session_disk_max`, or what its `[[queue]]` says, a volatile one what does not
 //!   fit into memory while its client reads too slowly; all are counted. A session of 3.1.1 ends when its client was away
 //!   for `limits.session_expiry_max`, which 3.1.1 has no word for.
+//! - 3.1.1 [MQTT-3.1.2-8], 5.0 [MQTT-3.1.2-8]: a Will that finds no room on disk, and whose session has ended, waits in
+//!   memory. There it gives way, the oldest first and counted, to the Wills of clients that connect.
 //! - 3.1.1 [MQTT-3.1.2-24], 5.0 [MQTT-3.1.2-22]: Keep Alive stands still while a link is parked. What is not read for want
 //!   of room is not the client's silence.
 //! - 3.1.1 [MQTT-3.8.4-1] [MQTT-3.10.4-4], 5.0 [MQTT-3.8.4-1] [MQTT-3.10.4-4]: a SUBSCRIBE or UNSUBSCRIBE with more than
