@@ -52,6 +52,8 @@ pub struct Pools {
     pub buffer_bytes: usize,
     /// Bytes of messages that wait in memory.
     pub transient_bytes: usize,
+    /// Bytes of retained messages.
+    pub retained_bytes: usize,
 }
 
 /// How large the pools are: parts of `memory_max`, and never too small for one packet.
@@ -66,8 +68,9 @@ pub fn pools(config: &Config) -> Pools {
             packet + BUFFER_MIN_BYTES,
             packet.max(4 << 20) + BUFFER_MIN_BYTES,
         ),
-        buffer_bytes: (memory / 10).max(4 * packet),
-        transient_bytes: (memory / 20).max(packet),
+        buffer_bytes: (memory / 12).max(4 * packet),
+        transient_bytes: (memory / 24).max(packet),
+        retained_bytes: memory / 24,
     }
 }
 
@@ -157,6 +160,11 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             "messages waiting in memory (limits.memory_max)",
             1,
             pools.transient_bytes,
+        ),
+        row(
+            "retained messages (limits.memory_max)",
+            1,
+            pools.retained_bytes,
         ),
         row(
             "journal: messages (limits.memory_max)",

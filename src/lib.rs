@@ -114,6 +114,9 @@
 //! - **A Will is published once.** A stored session's stands on disk, and goes from there in the batch that owes it. For a
 //!   start all links have ended: the Wills that it finds are due, or will be after their delay. A session that is to end
 //!   while the journal has no room for its Will waits for that.
+//! - **A subscription is recorded behind what it brings.** A new subscription *walks* through the retained messages that
+//!   match (`broker/walk.rs`), as far as there is room and then further. What a stored session is owed of them is recorded
+//!   before its subscription, and the SUBACK rests on that: a crash leaves no subscription without them.
 //! - **Start is recovery**, always, and a backlog does not lengthen it: a queue's length comes from its first and last
 //!   rows, without counting.
 //! - **What a group shares is owed to one member at a time.** A row goes from one queue to another in one batch, so that a
@@ -187,9 +190,8 @@
 //!
 //! # Not in this version
 //!
-//! Retained messages, enhanced authentication, user names and passwords, TLS, WebSocket. A
-//! CONNACK says what is not there; README.md says what becomes of whoever asks for it all the same. The codec knows all
-//! packets and properties.
+//! Enhanced authentication, user names and passwords, TLS, WebSocket. A CONNACK says what is not there; README.md says what
+//! becomes of whoever asks for it all the same. The codec knows all packets and properties.
 
 pub mod broker;
 pub mod budget;

@@ -56,12 +56,25 @@ pub const RATE_WAIT: Duration = Duration::from_millis(20);
 pub const STUCK_WAIT: Duration = Duration::from_secs(120);
 /// Pages that are being read at a time, for all sessions together.
 pub const PAGES: usize = 4;
-/// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list and in the tree.
-pub const SUBSCRIPTION_BYTES: usize = 160;
+/// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list, in the tree, and on its walk
+/// through the retained messages.
+pub const SUBSCRIPTION_BYTES: usize = 224;
 /// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
 pub const SHARE_GROUPS: usize = 500;
 /// Rows of a page that is read to hand a queue over.
 pub const HANDOVER_ROWS: u32 = 256;
+/// Bytes of a retained message in memory, besides its topic, properties and payload.
+pub const RETAINED_BYTES: usize = 240;
+/// Retained messages, and topics on the way to them, that are looked at for new subscriptions in one turn.
+pub const WALK_STEPS: usize = 2048;
+/// The same for one SUBSCRIBE at once.
+pub const SUBSCRIBE_WALK_STEPS: usize = 64;
+/// Retained messages that are written, or looked at for their expiry, in one turn.
+pub const RETAINED_STEPS: usize = 256;
+/// How often what a topic retains is written, if its messages are of QoS 0.
+pub const RETAINED_WAIT: Duration = Duration::from_secs(60);
+/// How often retained messages that have expired are looked for, to be removed.
+pub const RETAINED_SWEEP: Duration = Duration::from_secs(10);
 /// Sequence numbers reserved at a time.
 pub const SEQ_RESERVE: u64 = 8192;
 /// Changes in one batch, besides three for each session.
@@ -118,6 +131,8 @@ pub struct Limits {
     pub buffer_pool_bytes: usize,
     /// Bytes of messages waiting in memory for all sessions together.
     pub transient_pool_bytes: usize,
+    /// Bytes of retained messages.
+    pub retained_pool_bytes: usize,
     /// Packet Identifiers of messages of QoS 2 that clients have not released, of all sessions together; each session may
     /// hold as many as `receive_maximum` besides.
     pub held_max: usize,
@@ -167,6 +182,7 @@ impl Default for Limits {
             batch_bytes: 1 << 20,
             buffer_pool_bytes: 4 << 20,
             transient_pool_bytes: 2 << 20,
+            retained_pool_bytes: 2 << 20,
             held_max: 64 * 1024,
             will_pool_bytes: 512 << 10,
             disk_max,

@@ -6,6 +6,7 @@ use super::journal::RestsOn;
 use super::link::Phase;
 use super::outbox::AckOf;
 use super::receive::Flow;
+use super::session::Session;
 use super::window::InFlight;
 use crate::net::LinkId;
 use crate::time::Now;
@@ -105,8 +106,10 @@ impl Broker {
         else {
             return false;
         };
+        let session = link.session.and_then(|place| self.sessions.get(place));
+        let walked = session.and_then(Session::walked);
         let mut connected = false;
-        while let Some(ready) = link.acks.leave(&self.journal) {
+        while let Some(ready) = link.acks.leave(&self.journal, walked) {
             let (is_connack, is_success) = (ready.is_connack(), ready.is_success());
             let terms = link.terms();
             if let Err(ready) = link.outbox.acknowledge(ready, terms, &mut self.buffers) {

@@ -1,6 +1,8 @@
 //! Full is a decision, and it is made here: whether a message is taken, waits, or is refused.
 
 use super::Broker;
+use crate::limits::SETTLEMENT_WAIT;
+use crate::time::Now;
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,12 @@ impl Broker {
         } else {
             Admission::Admit
         }
+    }
+
+    /// There was no room on disk: the store is asked again after a while.
+    pub(super) fn ask_disk(&mut self, now: Now) {
+        self.disk_asked
+            .get_or_insert(now.mono.after(SETTLEMENT_WAIT));
     }
 
     /// Room on disk is decided here; beyond it the store keeps a reserve for settlements, which need room to make room.

@@ -101,6 +101,9 @@ impl Broker {
 
     /// The filling batch, if the store is free and something in it is due.
     pub fn poll_batch(&mut self, now: Now) -> Option<Arc<Batch>> {
+        if self.hurried {
+            self.tell_all(now);
+        }
         if self.journal.is_committing() || self.batch_due()? > now.mono {
             return None;
         }
@@ -122,11 +125,12 @@ impl Broker {
     /// Whether everything recorded is committed, settlements included, and no Will waits that is nowhere on disk.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.journal.is_saved() && !self.wills.has_left()
+        self.journal.is_saved() && !self.wills.has_left() && !self.retained.is_stale()
     }
 
     /// Makes everything recorded due at once, and the service time: the program is about to end.
     pub fn hurry(&mut self) {
+        self.hurried = true;
         self.journal.note();
     }
 }

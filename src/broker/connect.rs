@@ -169,7 +169,6 @@ impl Broker {
             properties.push(Property::SessionExpiryInterval(expiry_interval));
         }
         properties.push(Property::ReceiveMaximum(self.limits.receive_maximum));
-        properties.push(Property::RetainAvailable(false));
         properties.push(Property::MaximumPacketSize(self.limits.packet_max));
         if let Some(link) = self.links.get_mut(id) {
             let asked = connect.properties.topic_alias_maximum().unwrap_or(0);
@@ -279,6 +278,8 @@ impl Broker {
             expiry_interval,
             configured,
             filters: Vec::new(),
+            walks: VecDeque::new(),
+            walk_waits: None,
             sweep: None,
             backlog_due: None,
             will: None,

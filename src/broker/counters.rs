@@ -23,6 +23,8 @@ pub struct Counters {
     pub refused: u64,
     /// PUBLISH packets that had to wait because their client published faster than it may.
     pub publish_held: u64,
+    /// Messages that were delivered, but not retained as they asked for: there was no room for that.
+    pub not_retained: u64,
     /// Bytes received.
     pub bytes_received: u64,
     /// Bytes sent.
@@ -68,6 +70,10 @@ pub struct Gauges {
     pub shared_subscriptions: u64,
     /// Messages of QoS 1 and 2 that are under way to clients.
     pub in_flight: u64,
+    /// Retained messages.
+    pub retained_messages: u64,
+    /// Bytes that they take in memory.
+    pub retained_bytes: u64,
     /// Messages queued for stored sessions.
     pub queued_messages: u64,
     /// Their bytes.

@@ -9,7 +9,7 @@ use super::session::{Drops, Session};
 use super::timers::Timer;
 use super::window::{Standing, is_in_span, packet_id};
 use super::{Broker, buffers::Buffers};
-use crate::limits::{PAGE_WAIT, SETTLEMENT_WAIT};
+use crate::limits::{PAGE_WAIT, SETTLEMENT_WAIT, WALK_STEPS};
 use crate::record::{Change, Page, PageRequest, Seq};
 use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::{Delivery, Qos, ReasonCode};
@@ -146,6 +146,7 @@ impl Broker {
         }
         self.release_acks(now);
         self.hand_over(now);
+        let mut steps = WALK_STEPS;
         for _ in 0..self.dirty.len() {
             let Some(place) = self.dirty.pop_front() else {
                 break;
@@ -153,6 +154,7 @@ impl Broker {
             if let Some(session) = self.sessions.get_mut(place) {
                 session.is_dirty = false;
                 self.deliver_to(place, now);
+                self.walk(place, &mut steps, now);
             }
         }
         // PUBRELs that go out again.

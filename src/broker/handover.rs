@@ -15,10 +15,11 @@ use super::router::Subscriber;
 use super::share::{GroupNo, Readiness};
 use super::window::Standing;
 use super::{Broker, admit::Admission};
-use crate::limits::{HANDOVER_ROWS, PAGE_BYTES, SETTLEMENT_WAIT};
+use crate::limits::{HANDOVER_ROWS, PAGE_BYTES};
 use crate::record::{Change, Page, PageRequest, PageRow, Seq, ShareKey, Ticket};
 use crate::time::Now;
 use larder_packet::{Qos, topic};
+use std::rc::Rc;
 
 /// Client Identifiers of sessions that have ended begin with this.
 const ENDED_CLIENT_IDS: &str = "$larder/ended/";
@@ -107,6 +108,7 @@ impl Broker {
         let publication = Publication {
             content: message.content(),
             qos: transient.qos,
+            retain: transient.retain,
             publisher: None,
             after,
             is_will: false,
@@ -141,7 +143,7 @@ impl Broker {
 
     /// A stored session ends, with these subscriptions: if it may be owed something as a member of a group, it stays for as
     /// long as it takes to hand that over. `false`: there is nothing of that kind.
-    pub(super) fn hand_over_all(&mut self, place: u32, filters: &[Box<str>], now: Now) -> bool {
+    pub(super) fn hand_over_all(&mut self, place: u32, filters: &[Rc<str>], now: Now) -> bool {
         let Some(session) = self.sessions.get(place) else {
             return false;
         };
@@ -253,8 +255,7 @@ impl Broker {
             Admission::Admit => {}
             Admission::Wait => return true,
             Admission::WaitForDisk => {
-                self.disk_asked
-                    .get_or_insert(now.mono.after(SETTLEMENT_WAIT));
+                self.ask_disk(now);
                 return true;
             }
         }
@@ -335,6 +336,7 @@ impl Broker {
                 expires_at: row.message.expires_at,
             },
             qos: row.qos,
+            retain: row.retain,
             publisher: None,
             // Exactly once: nobody has it before the old row is gone.
             after: Some(self.journal.filling()),

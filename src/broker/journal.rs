@@ -4,6 +4,10 @@
 //! for the disk. What is settled before it is written is never written: a row that is settled in the filling batch is
 //! cancelled, and a message with no row left frees its PUBACK.
 
+mod retained;
+
+pub(in crate::broker) use retained::{InBatch, RetainedChange};
+
 use super::message::Content;
 use crate::limits::{BATCH_SETTLEMENTS, SETTLEMENT_WAIT};
 use crate::net::LinkId;
@@ -35,6 +39,8 @@ pub(super) enum RestsOn {
     Ticket(Ticket),
     /// The commit of this message, or the settlement of every row that owes it.
     Message(MessageNo),
+    /// The end of all walks of the session, and the commit of its last change.
+    Walks,
 }
 
 /// A row to be appended.
@@ -178,6 +184,8 @@ impl Journal {
             RestsOn::Nothing => true,
             RestsOn::Ticket(ticket) => ticket <= self.committed,
             RestsOn::Message(no) => !self.owes(no),
+            // The session knows; it names a ticket when they are over.
+            RestsOn::Walks => false,
         }
     }
 
@@ -207,9 +215,10 @@ impl Journal {
 
     /// Whether a message of `bytes` bytes, owed to `rows` sessions, fits into the filling batch.
     pub(super) fn has_room(&self, bytes: usize, rows: usize) -> bool {
-        // Each row may bring a reserve of sequence numbers and a drop of older rows, and all of them the publisher's hold.
+        // Each row may bring a reserve of sequence numbers and a drop of older rows, and all of them the publisher's hold, and
+        // what becomes of the topic's retained message.
         self.batch.bytes.len() + bytes <= self.bytes_max
-            && self.batch.changes.len() + 3 * rows + 1 + BATCH_SETTLEMENTS <= self.changes_max
+            && self.batch.changes.len() + 3 * rows + 2 + BATCH_SETTLEMENTS <= self.changes_max
     }
 
     /// Whether `changes` changes that are no rows, with `bytes` bytes, fit into the filling batch.

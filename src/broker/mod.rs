@@ -30,6 +30,8 @@ mod rate;
 mod reason_string;
 mod receive;
 mod recover;
+mod retain;
+mod retained;
 mod route;
 mod router;
 mod rules;
@@ -39,6 +41,7 @@ mod subscribe;
 mod sys;
 mod timeout;
 mod timers;
+mod walk;
 mod will;
 mod window;
 
@@ -64,6 +67,8 @@ use journal::Journal;
 use link::{Link, Links};
 use outbox::Acks;
 use policy::Policies;
+use retain::Sweep;
+use retained::RetainedMessages;
 use route::Targets;
 use router::Router;
 use session::Sessions;
@@ -84,6 +89,11 @@ pub struct Broker {
     counters: Counters,
     random: Random,
     policies: Policies,
+    retained: RetainedMessages,
+    /// When they are looked through for what has expired, and from where on.
+    retained_sweep: Sweep,
+    /// The last removal of one: whoever is told that there is none rests on it.
+    retained_removed: Ticket,
     targets: Targets,
     /// The properties of the message that is being published, without those that do not travel.
     travelling: Vec<u8>,
@@ -116,6 +126,8 @@ pub struct Broker {
     handing: VecDeque<u32>,
     /// The last end of a stored session: whoever is told that there is none rests on it.
     ended: Ticket,
+    /// The program is about to end.
+    hurried: bool,
     /// Links that were not done with what they sent in the last turn stand among the parked ones.
     again: bool,
     /// Links that hold a packet that could not be taken, in the order of their parking.
@@ -151,6 +163,10 @@ impl Broker {
             counters: Counters::default(),
             random,
             policies: Policies::new(QueuePolicy::drop_oldest(limits.session_disk_max)),
+            retained: RetainedMessages::new(limits.retained_pool_bytes),
+            retained_sweep: Sweep::default(),
+            retained_removed: Ticket::default(),
+            hurried: false,
             targets: Targets::default(),
             travelling: Vec::new(),
             aliased: String::new(),
@@ -258,6 +274,10 @@ impl Broker {
             self.end_session(place, now);
             return;
         }
+        if !session.walks.is_empty() {
+            // They go on without a link.
+            self.note_dirty(place);
+        }
         self.set_away_timer(place);
         self.hand_over_unsent(place);
         self.will_after_link(place, now);
@@ -283,6 +303,7 @@ impl Broker {
         }
         let held = std::mem::take(&mut session.held);
         self.held -= held.len();
+        session.walks = VecDeque::new();
         for filter in &session.filters {
             self.router.unsubscribe(filter, place);
         }
@@ -341,6 +362,7 @@ impl Broker {
     fn has_unsent(&self, place: u32) -> bool {
         self.sessions.get(place).is_some_and(|session| {
             !session.transient.is_empty()
+                || !session.walks.is_empty()
                 || session
                     .queue
                     .as_ref()
@@ -434,6 +456,8 @@ impl Broker {
             sessions_connected: self.connected,
             subscriptions: (self.router.len() - self.router.shared_len()) as u64,
             shared_subscriptions: self.router.shared_len() as u64,
+            retained_messages: self.retained.len() as u64,
+            retained_bytes: self.retained.bytes() as u64,
             disk_used: self.disk_used,
             disk_written: self.disk_written,
             buffers_lent: self.buffers.lent() as u64,

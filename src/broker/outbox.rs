@@ -9,6 +9,7 @@ use super::buffers::Buffers;
 use super::journal::{Journal, RestsOn};
 use super::reason_string::{self, Terms};
 use crate::limits::{LINK_OTHER_ACKS, LINK_OUTBOX_BYTES, LINK_OUTBOX_CONTROL_BYTES};
+use crate::record::Ticket;
 use larder_packet::{Ack, Delivery, Packet, PacketId, PropertyBuf, ReasonCode, Version};
 use std::collections::VecDeque;
 
@@ -117,9 +118,14 @@ impl Acks {
         self.waiting.push_back(Waiting { kind, rests_on });
     }
 
-    /// The acknowledgement at the head, if what it rests on is done.
-    pub(super) fn leave(&mut self, journal: &Journal) -> Option<Ready> {
-        if !journal.is_done(self.waiting.front()?.rests_on) {
+    /// The acknowledgement at the head, if what it rests on is done; `walked`: the session's last change, if its walks are
+    /// over.
+    pub(super) fn leave(&mut self, journal: &Journal, walked: Option<Ticket>) -> Option<Ready> {
+        let rests_on = match self.waiting.front()?.rests_on {
+            RestsOn::Walks => RestsOn::Ticket(walked?),
+            rests_on => rests_on,
+        };
+        if !journal.is_done(rests_on) {
             return None;
         }
         let Waiting { kind, .. } = self.waiting.pop_front()?;

@@ -6,11 +6,12 @@ use super::journal::{MessageNo, RestsOn};
 use super::message::{Content, Kept, Transient};
 use super::outbox::AckOf;
 use super::receive::Flow;
+use super::retain::Retaining;
 use super::route::{Target, Targets, Way};
 use super::router::Subscriber;
 use super::rules::may_publish;
 use super::{Broker, note_dirty};
-use crate::limits::{SESSION_TRANSIENT_MESSAGES, SETTLEMENT_WAIT, TOPIC_BYTES};
+use crate::limits::{SESSION_TRANSIENT_MESSAGES, TOPIC_BYTES};
 use crate::net::LinkId;
 use crate::record::{ShareKey, Ticket};
 use crate::time::{Now, ServiceSeconds};
@@ -22,6 +23,7 @@ use std::rc::Rc;
 pub(super) struct Publication<'a> {
     pub(super) content: Content<'a>,
     pub(super) qos: Qos,
+    pub(super) retain: bool,
     /// `None`: the server itself, or a client whose session has ended.
     pub(super) publisher: Option<Publisher>,
     /// Nobody has it with QoS 2 before this is committed.
@@ -56,7 +58,8 @@ pub(super) enum Published {
     },
     /// There is no room for it now, in the journal or on disk.
     Wait(Admission),
-    /// A queue is full, and its policy lets the publisher keep the message.
+    /// A queue is full, and its policy lets the publisher keep the message; or it is to be retained, and there is no room
+    /// for that.
     Rejected,
 }
 
@@ -95,6 +98,7 @@ impl Broker {
         let publication = Publication {
             content,
             qos: publish.qos,
+            retain: publish.retain,
             publisher: Some(Publisher {
                 link: id,
                 place,
@@ -167,7 +171,7 @@ impl Broker {
         Flow::Taken
     }
 
-    /// Publishes a message of the server's own, at QoS 0.
+    /// Publishes a message of the server's own, at QoS 0, and retains it.
     pub(super) fn publish_own(&mut self, topic: &str, payload: &[u8], now: Now) {
         let content = Content {
             topic,
@@ -178,6 +182,7 @@ impl Broker {
         let publication = Publication {
             content,
             qos: Qos::AtMostOnce,
+            retain: true,
             publisher: None,
             after: None,
             is_will: false,
@@ -187,9 +192,12 @@ impl Broker {
 
     /// The one way through for a message: to whom it goes, whether there is room, and then all or nothing.
     pub(super) fn publish(&mut self, publication: &Publication, now: Now) -> Published {
+        let Some(retaining) = self.retaining(publication) else {
+            return Published::Rejected;
+        };
         let mut targets = std::mem::take(&mut self.targets);
         self.route(publication, &mut targets);
-        let published = self.publish_to(&mut targets, publication, now);
+        let published = self.publish_to(&mut targets, publication, retaining, now);
         self.targets = targets;
         published
     }
@@ -203,8 +211,8 @@ impl Broker {
         now: Now,
     ) -> Published {
         let mut targets = std::mem::take(&mut self.targets);
-        targets.choose(member, share, publication.qos);
-        let published = self.publish_to(&mut targets, publication, now);
+        targets.choose(member, share, publication);
+        let published = self.publish_to(&mut targets, publication, Retaining::Nothing, now);
         self.targets = targets;
         published
     }
@@ -213,6 +221,7 @@ impl Broker {
         &mut self,
         targets: &mut Targets,
         publication: &Publication,
+        retaining: Retaining,
         now: Now,
     ) -> Published {
         let content = &publication.content;
@@ -224,7 +233,7 @@ impl Broker {
             .and_then(|publisher| Some((publisher.place, publisher.packet_id?)))
             .filter(|_| publication.qos == Qos::ExactlyOnce);
         let holds = hold.is_some_and(|(place, _)| self.is_stored(place));
-        let is_recorded = rows > 0 || holds;
+        let is_recorded = rows > 0 || holds || retaining.is_recorded(publication.qos);
         let stored_will = publication
             .publisher
             .map(|publisher| publisher.place)
@@ -235,8 +244,7 @@ impl Broker {
         let bytes = content.len() + targets.encoded.len();
         let admission = self.admit(bytes, rows, is_recorded);
         if admission == Admission::WaitForDisk {
-            self.disk_asked
-                .get_or_insert(now.mono.after(SETTLEMENT_WAIT));
+            self.ask_disk(now);
         }
         if admission != Admission::Admit {
             return Published::Wait(admission);
@@ -268,9 +276,10 @@ impl Broker {
             self.remove_stored_will(place, now);
         }
         let held = hold.is_some_and(|(place, packet_id)| self.hold(place, packet_id, now));
+        let retained = self.retain(publication, retaining, owed, now);
         Published::Taken {
             matched: !targets.targets.is_empty(),
-            rests_on: match (owed, commit.filter(|_| held)) {
+            rests_on: match (owed, commit.filter(|_| held).or(retained)) {
                 (_, Some(ticket)) => RestsOn::Ticket(ticket),
                 (Some(message), None) => RestsOn::Message(message),
                 (None, None) => RestsOn::Nothing,
@@ -284,7 +293,7 @@ impl Broker {
             .is_some_and(|session| session.queue.is_some())
     }
 
-    fn drop_newest(&mut self, place: u32) {
+    pub(super) fn drop_newest(&mut self, place: u32) {
         self.counters.drops.queue_full += 1;
         if let Some(session) = self.sessions.get_mut(place) {
             session.drops.queue_full += 1;
@@ -292,7 +301,7 @@ impl Broker {
     }
 
     /// Owes the message to a stored session.
-    fn owe(
+    pub(super) fn owe(
         &mut self,
         target: &Target,
         message: MessageNo,
@@ -313,7 +322,7 @@ impl Broker {
             place,
             message,
             content.len() as u64,
-            target.qos,
+            (target.qos, target.retain),
             ids,
             target.share,
             now,
@@ -351,7 +360,7 @@ impl Broker {
         if session.transient.is_empty() && after.is_none() {
             let outgoing = Outgoing {
                 qos: target.qos,
-                retain: false,
+                retain: target.retain,
                 topic: content.topic.as_bytes(),
                 properties: content.properties,
                 payload: content.payload,
@@ -377,7 +386,7 @@ impl Broker {
         let transient = Transient {
             message,
             qos: target.qos,
-            retain: false,
+            retain: target.retain,
             subscription_ids: ids.into(),
             share: target.share,
         };
@@ -417,17 +426,10 @@ fn ack_of(qos: Qos) -> Option<AckOf> {
     }
 }
 
-/// What this version does not take, and has said so in its CONNACK.
+/// What only a server may write into a PUBLISH.
 fn allowed(publish: &Publish, version: Version) -> Result<(), Malformed> {
     if version == Version::V311 {
         return Ok(());
-    }
-    if publish.retain {
-        return Err(Malformed {
-            reason: ReasonCode::RetainNotSupported,
-            clause: "MQTT-3.2.2-14",
-            what: "the server retains no messages, and said so",
-        });
     }
     if publish.properties.subscription_identifier().is_some() {
         return Err(Malformed::protocol(

@@ -37,7 +37,6 @@ pub(super) fn of_will(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::PacketTooLarge => "a Will has at most 8192 bytes here",
         ReasonCode::QuotaExceeded => "there is no room for another Will",
-        ReasonCode::RetainNotSupported => "this version retains no messages",
         _ => "a Will Topic has at most 4096 bytes here, and does not begin with $",
     }
 }

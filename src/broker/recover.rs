@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::record::{Recovered, RecoveredSession, SessionKey, SubscriptionRecord, Ticket};
 use crate::time::Now;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A session that the configuration names: it exists from the first second, and never expires.
@@ -43,6 +44,7 @@ impl Broker {
         let sessions = recovered.sessions.len().max(self.limits.sessions as usize);
         self.journal
             .raise_changes_max(Limits::batch_changes_for(sessions));
+        self.recover_retained(&recovered.retained, now);
         for session in &recovered.sessions {
             self.recover_session(session, now);
         }
@@ -84,6 +86,8 @@ impl Broker {
                 .iter()
                 .map(|(filter, _)| filter.as_str().into())
                 .collect(),
+            walks: VecDeque::new(),
+            walk_waits: None,
             sweep: None,
             backlog_due: None,
             will: found
@@ -165,7 +169,7 @@ impl Broker {
                 .iter()
                 .any(|(other, _)| other == filter)
         };
-        let gone: Vec<Box<str>> = session
+        let gone: Vec<Rc<str>> = session
             .filters
             .iter()
             .filter(|filter| !is_wanted(filter))

@@ -15,11 +15,26 @@ pub(super) struct Target {
     pub(super) place: u32,
     /// The lower of the message's QoS and the highest of its matching subscriptions.
     pub(super) qos: Qos,
+    pub(super) retain: bool,
     /// Where its Subscription Identifiers are in [`Targets::encoded`].
     pub(super) ids: (usize, usize),
     /// The Shared Subscription by virtue of which it is a target.
     pub(super) share: Option<ShareKey>,
     pub(super) way: Way,
+}
+
+impl Target {
+    /// The session is owed a retained message.
+    pub(super) fn retained(place: u32, qos: Qos) -> Target {
+        Target {
+            place,
+            qos,
+            retain: true,
+            ids: (0, 0),
+            share: None,
+            way: Way::Owe,
+        }
+    }
 }
 
 /// How a message gets to a session.
@@ -56,28 +71,36 @@ impl Targets {
     }
 
     /// A delivery to this member of a group, and to nobody else.
-    pub(super) fn choose(&mut self, member: &Subscriber, share: ShareKey, qos: Qos) {
+    pub(super) fn choose(
+        &mut self,
+        member: &Subscriber,
+        share: ShareKey,
+        publication: &Publication,
+    ) {
         self.clear();
-        self.add(member, Some(share), qos);
+        self.add(member, Some(share), publication);
         self.encode_identifiers();
     }
 
     /// A delivery by virtue of this subscription.
-    fn add(&mut self, subscriber: &Subscriber, share: Option<ShareKey>, qos: Qos) {
+    fn add(&mut self, subscriber: &Subscriber, share: Option<ShareKey>, publication: &Publication) {
         self.targets.push(Target {
             place: subscriber.place,
             qos: Qos::AtMostOnce,
+            retain: false,
             ids: (0, 0),
             share,
             way: Way::Offer,
         });
-        self.widen(self.targets.len() as u32 - 1, subscriber, qos);
+        self.widen(self.targets.len() as u32 - 1, subscriber, publication);
     }
 
     /// A delivery by virtue of this subscription too.
-    fn widen(&mut self, target: u32, subscriber: &Subscriber, qos: Qos) {
+    fn widen(&mut self, target: u32, subscriber: &Subscriber, publication: &Publication) {
         let known = &mut self.targets[target as usize];
-        known.qos = known.qos.max(subscriber.granted(qos));
+        known.qos = known.qos.max(subscriber.granted(publication.qos));
+        // [MQTT-3.3.1-12, MQTT-3.3.1-13]
+        known.retain |= publication.retain && subscriber.options.retain_as_published;
         if let Some(identifier) = subscriber.options.identifier {
             self.identifiers.push((target, identifier));
         }
@@ -101,7 +124,6 @@ impl Broker {
     /// Finds the sessions that a message goes to.
     pub(super) fn route(&mut self, publication: &Publication, targets: &mut Targets) {
         let publisher = publication.publisher.map(|publisher| publisher.place);
-        let qos = publication.qos;
         targets.clear();
         targets.number += 1;
         let number = targets.number;
@@ -121,9 +143,9 @@ impl Broker {
                 };
                 if session.matched.0 != number {
                     session.matched = (number, targets.targets.len() as u32);
-                    targets.add(subscriber, None, qos);
+                    targets.add(subscriber, None, publication);
                 } else {
-                    targets.widen(session.matched.1, subscriber, qos);
+                    targets.widen(session.matched.1, subscriber, publication);
                 }
             });
         self.choose_members(publication, targets);
@@ -142,7 +164,7 @@ impl Broker {
                 Some(Readiness::of(session, link, member.granted(qos), len))
             });
             if let Some(member) = chosen {
-                targets.add(&member, Some(self.router.share_key(no)), qos);
+                targets.add(&member, Some(self.router.share_key(no)), publication);
             }
         }
     }
@@ -154,30 +176,37 @@ impl Broker {
         targets: &mut Targets,
         publication: &Publication,
     ) -> Option<usize> {
-        let len = publication.content.len() as u64;
+        let len = publication.content.len();
         let mut rows = 0;
         for target in &mut targets.targets {
-            let Some(session) = self.sessions.get(target.place) else {
-                continue;
-            };
-            let Some(queue) = &session.queue else {
-                continue;
-            };
-            let policy = queue.policy();
-            // Behind what is queued, so that the order stays.
-            let is_queued =
-                |qos0: bool| qos0 && (session.link.is_none() || !queue.is_drained(&self.journal));
-            if target.qos == Qos::AtMostOnce && !is_queued(policy.qos0) {
-                continue;
-            }
-            target.way = match policy.when_full {
-                WhenFull::DropOldest => Way::Owe,
-                _ if queue.has_room(len) => Way::Owe,
-                WhenFull::Reject if !publication.is_will => return None,
-                WhenFull::Reject | WhenFull::DropNewest => Way::Drop,
+            target.way = match self.way_to(target.place, target.qos, len) {
+                Some(way) => way,
+                None if publication.is_will => Way::Drop,
+                None => return None,
             };
             rows += usize::from(target.way == Way::Owe);
         }
         Some(rows)
+    }
+
+    /// How a message of `len` bytes gets to a session. `None`: its queue is full, and rejects it.
+    pub(super) fn way_to(&self, place: u32, qos: Qos, len: usize) -> Option<Way> {
+        let session = self.sessions.get(place);
+        let stored = session.and_then(|session| Some((session, session.queue.as_ref()?)));
+        let Some((session, queue)) = stored else {
+            return Some(Way::Offer);
+        };
+        let policy = queue.policy();
+        // Behind what is queued, so that the order stays.
+        let is_queued =
+            |qos0: bool| qos0 && (session.link.is_none() || !queue.is_drained(&self.journal));
+        if qos == Qos::AtMostOnce && !is_queued(policy.qos0) {
+            return Some(Way::Offer);
+        }
+        match policy.when_full {
+            WhenFull::DropNewest if !queue.has_room(len as u64) => Some(Way::Drop),
+            WhenFull::Reject if !queue.has_room(len as u64) => None,
+            _ => Some(Way::Owe),
+        }
     }
 }

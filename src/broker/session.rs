@@ -5,6 +5,7 @@ use super::journal::Journal;
 use super::message::Transient;
 use super::qos2::Held;
 use super::queue::Queue;
+use super::walk::Walk;
 use super::will::Will;
 use super::window::Window;
 use crate::net::LinkId;
@@ -14,6 +15,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Why messages to a session were dropped, counted.
@@ -99,7 +101,11 @@ pub(super) struct Session {
     pub(super) expiry_interval: u32,
     /// Named by the configuration: it does not expire.
     pub(super) configured: bool,
-    pub(super) filters: Vec<Box<str>>,
+    pub(super) filters: Vec<Rc<str>>,
+    /// What new subscriptions are still to get of the retained messages.
+    pub(super) walks: VecDeque<Walk>,
+    /// Since when there is no room on disk for that.
+    pub(super) walk_waits: Option<Mono>,
     /// When its queue is looked through for messages that are too old.
     pub(super) sweep: Option<Mono>,
     /// When more of its backlog may leave.
@@ -158,6 +164,11 @@ impl Session {
             self.transient
                 .extend(committed.map(|(_, transient)| transient));
         }
+    }
+
+    /// What an acknowledgement rests on that waits for the end of its walks.
+    pub(super) fn walked(&self) -> Option<Ticket> {
+        self.walks.is_empty().then_some(self.ticket)
     }
 
     /// Whether a commit is waited for.

@@ -5,7 +5,9 @@ use super::journal::RestsOn;
 use super::reason_string;
 use super::receive::Flow;
 use super::router::subscription_bytes;
-use crate::limits::{FILTER_LEVELS, SHARE_GROUPS, SUBSCRIBE_FILTERS, TOPIC_BYTES};
+use crate::limits::{
+    FILTER_LEVELS, SHARE_GROUPS, SUBSCRIBE_FILTERS, SUBSCRIBE_WALK_STEPS, TOPIC_BYTES,
+};
 use crate::net::LinkId;
 use crate::record::{Change, SubscriptionRecord};
 use crate::time::Now;
@@ -49,7 +51,13 @@ impl Broker {
                 reasons: &reasons,
             })
         });
-        self.acknowledge_change(id, place, &suback, version)
+        let flow = self.acknowledge_change(id, place, &suback, version);
+        // A SUBACK that nothing is before and that rests on nothing leaves first. Those who subscribe before they publish,
+        // in one go, get what was retained before what they publish.
+        self.leave_acks(id);
+        let mut steps = SUBSCRIBE_WALK_STEPS;
+        self.walk(place, &mut steps, now);
+        flow
     }
 
     pub(super) fn handle_unsubscribe(
@@ -117,10 +125,10 @@ impl Broker {
         let Some(session) = self.sessions.get(place) else {
             return Flow::HangUp;
         };
-        let rests_on = if session.queue.is_some() {
-            RestsOn::Ticket(session.ticket)
-        } else {
-            RestsOn::Nothing
+        let rests_on = match (&session.queue, session.walked()) {
+            (None, _) => RestsOn::Nothing,
+            (Some(_), Some(ticket)) => RestsOn::Ticket(ticket),
+            (Some(_), None) => RestsOn::Walks,
         };
         if let Some(link) = self.links.get_mut(id) {
             link.acks.other(packet, version, rests_on);
@@ -177,19 +185,34 @@ impl Broker {
         if before.is_none() {
             session.filters.push(filter.into());
         }
-        if let Some(key) = session.key().filter(|_| before != Some(record)) {
-            let filter = self.journal.bytes(filter.as_bytes());
-            session.ticket = self.journal.record(
-                Change::Subscribe {
-                    session: key,
-                    filter,
-                    record,
-                },
-                true,
-                now,
-            );
+        let is_new = before.is_none();
+        let to_record = session.queue.is_some() && before != Some(record);
+        if !self.begin_walk(place, filter, record, is_new, to_record) && to_record {
+            self.record_subscription(place, filter, record, now);
         }
         Ok(())
+    }
+
+    /// Records a subscription of a stored session.
+    pub(super) fn record_subscription(
+        &mut self,
+        place: u32,
+        filter: &str,
+        record: SubscriptionRecord,
+        now: Now,
+    ) {
+        let session = self.sessions.get_mut(place);
+        let Some((key, session)) = session.and_then(|session| Some((session.key()?, session)))
+        else {
+            return;
+        };
+        let filter = self.journal.bytes(filter.as_bytes());
+        let change = Change::Subscribe {
+            session: key,
+            filter,
+            record,
+        };
+        session.ticket = self.journal.record(change, true, now);
     }
 
     /// Removes a subscription; `false` if there was none.
@@ -199,6 +222,7 @@ impl Broker {
         }
         if let Some(session) = self.sessions.get_mut(place) {
             session.filters.retain(|known| &**known != filter);
+            session.walks.retain(|walk| !walk.is_for(filter));
             if let Some(key) = session.key() {
                 let filter = self.journal.bytes(filter.as_bytes());
                 session.ticket = self.journal.record(

@@ -48,10 +48,10 @@ const LOADS: [LoadOf; 9] = [
 ];
 
 impl Broker {
-    /// Publishes `$SYS` this often from now on.
+    /// Publishes `$SYS` now, and this often from now on.
     pub fn set_sys_interval(&mut self, interval: Option<Duration>, now: Now) {
         self.sys.interval = interval;
-        self.sys.due = interval.map(|interval| now.mono.after(interval));
+        self.sys.due = interval.map(|_| now.mono);
     }
 
     /// Publishes the topics below `$SYS` if they are due.
@@ -86,6 +86,10 @@ impl Broker {
                 gauges.shared_subscriptions,
             ),
             (
+                "$SYS/broker/retained messages/count",
+                gauges.retained_messages,
+            ),
+            (
                 "$SYS/broker/publish/messages/received",
                 counters.publish_received,
             ),
@@ -103,6 +107,8 @@ impl Broker {
             ("$SYS/broker/bytes/sent", counters.bytes_sent),
             ("$SYS/larder/acknowledged", counters.acknowledged),
             ("$SYS/larder/refused", counters.refused),
+            ("$SYS/larder/retained/bytes", gauges.retained_bytes),
+            ("$SYS/larder/retained/refused", counters.not_retained),
             ("$SYS/larder/held", counters.publish_held),
             ("$SYS/larder/dropped/queue-full", drops.queue_full),
             ("$SYS/larder/dropped/overflow", drops.overflow),

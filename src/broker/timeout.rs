@@ -28,10 +28,8 @@ impl Broker {
         } else {
             self.batch_due()
         };
-        let next = [batch, self.timers.next(), self.sys.due]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let next = [batch, self.timers.next(), self.sys.due, self.retained_due()];
+        let next = next.into_iter().flatten().min()?;
         Some(next.since(now.mono))
     }
 
@@ -57,6 +55,7 @@ impl Broker {
                 }
             }
         }
+        self.tend_retained(now);
         self.publish_sys(now);
     }
 

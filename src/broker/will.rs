@@ -114,10 +114,6 @@ fn acceptable(will: &AskedWill, version: Version) -> Result<(), ReasonCode> {
     if asked_bytes(will) > WILL_BYTES {
         return Err(ReasonCode::PacketTooLarge);
     }
-    if will.retain && version == Version::V5 {
-        // [MQTT-3.2.2-13]
-        return Err(ReasonCode::RetainNotSupported);
-    }
     Ok(())
 }
 
@@ -358,6 +354,7 @@ impl Broker {
         let publication = Publication {
             content: will.content(now),
             qos: Qos::from_u8(will.record.qos).unwrap_or_default(),
+            retain: will.record.retain,
             after: None,
             publisher: place.map(|place| Publisher {
                 link: NOBODY,

@@ -81,6 +81,7 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     waker.set(sockets.waker());
     sockets.catch_shutdown()?;
     announce(config, &sockets, &recovered);
+    drop(recovered);
 
     let mut server = Server::new(sockets, store, broker, now);
     let bridges = start_bridges(config, &private, now)?;
@@ -137,6 +138,7 @@ pub fn limits(config: &Config) -> Limits {
         batch_bytes: pools.batch_bytes,
         buffer_pool_bytes: pools.buffer_bytes,
         transient_pool_bytes: pools.transient_bytes,
+        retained_pool_bytes: pools.retained_bytes,
         held_max: budget::held_max(config),
         will_pool_bytes: budget::will_pool_bytes(config),
         disk_max: config.store.disk_max,
@@ -173,6 +175,9 @@ fn bridge_session(bridge: &BridgeConfig) -> ConfiguredSession {
         let record = SubscriptionRecord {
             qos: rule.qos as u8,
             no_local: true,
+            // The cloud is to retain what is retained here; what is there when the bridge is new is forwarded once.
+            retain_as_published: true,
+            retain_handling: 1,
             ..SubscriptionRecord::default()
         };
         (rule.filter.clone(), record)

@@ -144,6 +144,8 @@ impl Client {
         let mut filters = Vec::new();
         let options = SubscriptionOptions {
             qos,
+            // Where it can be said: what was said before the test asked is old.
+            retain_handling: if self.version == Version::V5 { 2 } else { 0 },
             ..SubscriptionOptions::default()
         };
         Filters::encode(filter, options, &mut filters);

@@ -18,7 +18,7 @@ mod words;
 
 use broker::{Broker, Setup};
 use format::Conversation;
-use play::Rules;
+use play::{Rules, Traces};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -156,19 +156,19 @@ fn play_all(conversations: &[&Conversation], setup: &Setup, rules: Rules) -> Vec
     failures.into_iter().map(|(_, _, why)| why).collect()
 }
 
-/// Plays on the worker's broker, or on a fresh one, and leaves a broker without sessions, or none.
+/// Plays on the worker's broker, or on a fresh one, and leaves a broker without sessions and retained messages, or none.
 fn play_one(
     conversation: &Conversation,
     broker: &mut Result<Broker, String>,
     setup: &Setup,
     rules: Rules,
 ) -> Result<(), String> {
-    let identifiers = play::client_identifiers(conversation);
+    let traces = Traces::of(conversation);
     if broker.is_err() || conversation.fresh {
         *broker = setup.broker(&conversation.settings);
         if let (Ok(running), Setup::Running(_)) = (&*broker, setup) {
-            // An earlier run may have left sessions.
-            play::forget(&identifiers, running.address, rules)?;
+            // An earlier run may have left sessions or retained messages.
+            play::forget(&traces, running.address, rules)?;
         }
     }
     let Ok(running) = broker else {
@@ -180,7 +180,7 @@ fn play_one(
         ));
     };
     let mut result = play::play(conversation, running, rules);
-    let tidied = play::forget(&identifiers, running.address, rules);
+    let tidied = play::forget(&traces, running.address, rules);
     if let Some(obituary) = running.obituary() {
         result = result
             .map_err(|why| format!("{why}\n  {obituary}"))

@@ -70,29 +70,42 @@ pub(crate) fn play(
     Ok(())
 }
 
-/// The Client Identifiers that a conversation connects with.
-pub(crate) fn client_identifiers(conversation: &Conversation) -> BTreeSet<Vec<u8>> {
-    let sent = conversation
-        .steps
-        .iter()
-        .filter_map(|step| match &step.action {
-            Action::Client(_, Turn::Send(bytes) | Turn::SendSlowly(bytes)) => {
-                words::client_identifier(bytes)
-            }
-            _ => None,
-        });
-    sent.filter(|id| !id.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect()
+/// What a conversation leaves behind at a broker.
+pub(crate) struct Traces {
+    /// The Client Identifiers that it connects with.
+    identifiers: BTreeSet<Vec<u8>>,
+    /// The topics for which messages may be retained.
+    retained: BTreeSet<Vec<u8>>,
 }
 
-/// Ends the sessions of these Client Identifiers, so that the next conversation finds none.
-pub(crate) fn forget(
-    identifiers: &BTreeSet<Vec<u8>>,
-    address: SocketAddr,
-    rules: Rules,
-) -> Result<(), String> {
-    for identifier in identifiers {
+impl Traces {
+    pub(crate) fn of(conversation: &Conversation) -> Traces {
+        let sent = || {
+            conversation
+                .steps
+                .iter()
+                .filter_map(|step| match &step.action {
+                    Action::Client(_, Turn::Send(bytes) | Turn::SendSlowly(bytes)) => Some(bytes),
+                    _ => None,
+                })
+        };
+        let collected = |found: fn(&[u8]) -> Option<&[u8]>| {
+            let found = sent().filter_map(|bytes| found(bytes));
+            found
+                .filter(|text| !text.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        Traces {
+            identifiers: collected(words::client_identifier),
+            retained: collected(words::retained_topic),
+        }
+    }
+}
+
+/// Ends the sessions and removes the retained messages, so that the next conversation finds none.
+pub(crate) fn forget(traces: &Traces, address: SocketAddr, rules: Rules) -> Result<(), String> {
+    for identifier in &traces.identifiers {
         let mut connect = Pattern::default();
         connect.push(0x10);
         connect.varint(12 + identifier.len());
@@ -106,6 +119,27 @@ pub(crate) fn forget(
         link.packet(rules.patience)
             .map_err(|got| format!("no CONNACK while tidying up: {}", got.tell(Version::V311)))?;
         link.send(&[0xE0, 0]);
+    }
+    if traces.retained.is_empty() {
+        return Ok(());
+    }
+    let mut link = Link::open(address, rules)?;
+    link.send(b"\x10\x10\0\x04MQTT\x04\x02\0\x3C\0\x04tidy");
+    for topic in &traces.retained {
+        let mut name = Pattern::default();
+        name.bytes(topic);
+        let mut publish = Pattern::default();
+        publish.push(0x33); // QoS 1, RETAIN, and no payload
+        publish.varint(2 + topic.len() + 2);
+        publish.counted(&name)?;
+        publish.bytes(&[0, 1]);
+        link.send(&publish.filled(0));
+    }
+    link.send(&[0xE0, 0]);
+    // The CONNACK, and then PUBACKs.
+    for _ in 0..=traces.retained.len() {
+        link.packet(rules.patience)
+            .map_err(|got| format!("no PUBACK while tidying up: {}", got.tell(Version::V311)))?;
     }
     Ok(())
 }

@@ -79,6 +79,34 @@ const REASON_STRING: u8 = 0x1F;
 
 /// The Client Identifier, if this is a CONNECT that has one.
 pub(crate) fn client_identifier(bytes: &[u8]) -> Option<&[u8]> {
+    connect_beginning(bytes)?.1.counted()
+}
+
+/// The Topic Name for which a message may be retained by virtue of this packet: a PUBLISH with RETAIN, or a CONNECT whose
+/// Will has it.
+pub(crate) fn retained_topic(bytes: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader {
+        rest: bytes,
+        version: Version::V5,
+    };
+    if reader.byte()? & 0xF1 == 0x31 {
+        reader.varint()?;
+        return reader.counted();
+    }
+    let (flags, mut reader) = connect_beginning(bytes)?;
+    reader.counted()?;
+    if flags & 0x24 != 0x24 {
+        return None;
+    }
+    if reader.version == Version::V5 {
+        let properties = reader.varint()?;
+        reader.take(properties)?;
+    }
+    reader.counted()
+}
+
+/// A CONNECT's flags, and what begins with its Client Identifier.
+fn connect_beginning(bytes: &[u8]) -> Option<(u8, Reader<'_>)> {
     let mut reader = Reader {
         rest: bytes,
         version: Version::V5,
@@ -91,12 +119,15 @@ pub(crate) fn client_identifier(bytes: &[u8]) -> Option<&[u8]> {
     ) else {
         return None;
     };
-    reader.take(3)?;
+    let flags = reader.byte()?;
+    reader.take(2)?;
     if level == 5 {
         let properties = reader.varint()?;
         reader.take(properties)?;
+    } else {
+        reader.version = Version::V311;
     }
-    reader.counted()
+    Some((flags, reader))
 }
 
 fn packet(reader: &mut Reader<'_>, out: &mut String) -> Option<()> {

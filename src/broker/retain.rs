@@ -1,0 +1,311 @@
+//! RETAIN of a PUBLISH [MQTT 3.3.1.3]: which message a topic retains, what of it the store is told, and when.
+//!
+//! A change of QoS 1 or 2 is recorded with the message that makes it, and its acknowledgement rests on that. One of QoS 0 is
+//! recorded too, but of one topic no more often than every [`RETAINED_WAIT`]; what comes meanwhile waits in memory. What
+//! begins with `$` is the server's own, and is not recorded.
+
+use super::Broker;
+use super::admit::Admission;
+use super::journal::{MessageNo, RestsOn, RetainedChange};
+use super::message::Content;
+use super::publish::{NOBODY, Publication};
+use super::retained::{Key, Retained, Stored, key_of, topic_of};
+use crate::limits::{RETAINED_STEPS, RETAINED_SWEEP, RETAINED_WAIT};
+use crate::record::{RecoveredRetained, Ticket};
+use crate::time::{Mono, Now};
+use larder_packet::Qos;
+use std::rc::Rc;
+
+/// What a message does to what its topic retains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retaining {
+    /// Nothing: RETAIN is 0 [MQTT-3.3.1-8].
+    Nothing,
+    /// It takes the place of the last one [MQTT-3.3.1-5].
+    Replace,
+    /// It has no payload: the last one goes, and it is not retained itself [MQTT-3.3.1-6, MQTT-3.3.1-7].
+    Remove,
+    /// There is no room for it. The last one goes all the same: it is out of date.
+    Discard,
+}
+
+impl Retaining {
+    /// Whether an acknowledgement rests on a record of it.
+    pub(super) fn is_recorded(self, qos: Qos) -> bool {
+        self != Retaining::Nothing && qos > Qos::AtMostOnce
+    }
+}
+
+/// When the retained messages are looked through for what has expired.
+#[derive(Default)]
+pub(super) struct Sweep {
+    due: Option<Mono>,
+    /// They were looked through up to here.
+    after: Option<Key>,
+}
+
+impl Broker {
+    /// What a message does. `None`: it is to be retained, there is no room for that, and its publisher can be told.
+    pub(super) fn retaining(&mut self, publication: &Publication) -> Option<Retaining> {
+        if !publication.retain {
+            return Some(Retaining::Nothing);
+        }
+        if publication.content.payload.is_empty() {
+            return Some(Retaining::Remove);
+        }
+        if self.retained.has_room(&publication.content) {
+            return Some(Retaining::Replace);
+        }
+        let is_clients = publication.publisher.is_some() && !publication.is_will;
+        let can_be_told = publication.qos > Qos::AtMostOnce && is_clients;
+        (!can_be_told).then_some(Retaining::Discard)
+    }
+
+    /// Does it. `message`: where the message is in the journal, if it is there. Gives back what its acknowledgement rests on.
+    pub(super) fn retain(
+        &mut self,
+        publication: &Publication,
+        retaining: Retaining,
+        message: Option<MessageNo>,
+        now: Now,
+    ) -> Option<Ticket> {
+        let none = Content {
+            payload: &[],
+            ..publication.content
+        };
+        let content = match retaining {
+            Retaining::Nothing => return None,
+            Retaining::Replace => publication.content,
+            Retaining::Remove => none,
+            Retaining::Discard => {
+                self.counters.not_retained += 1;
+                none
+            }
+        };
+        if content.expires_at.is_some() {
+            let due = now.mono.after(RETAINED_SWEEP);
+            self.retained_sweep.due.get_or_insert(due);
+        }
+        self.set_retained(&content, publication.qos, message, now)
+    }
+
+    /// Sets what a topic retains; an empty payload: nothing.
+    fn set_retained(
+        &mut self,
+        content: &Content,
+        qos: Qos,
+        message: Option<MessageNo>,
+        now: Now,
+    ) -> Option<Ticket> {
+        let topic = content.topic;
+        let is_removal = content.payload.is_empty();
+        let is_recorded = qos > Qos::AtMostOnce;
+        let found = self.retained.stored(topic);
+        let before = found.unwrap_or_default();
+        if topic.starts_with('$') {
+            self.retained.set(content, qos, Stored::default());
+            return None;
+        }
+        if is_removal && found.is_none() && !self.retained.is_partial {
+            // There is none; whoever is told so rests on its removal.
+            let removed = self.retained_removed;
+            if !is_recorded || self.journal.is_done(RestsOn::Ticket(removed)) {
+                return None;
+            }
+        }
+        let is_unknown = is_removal && !before.is_known && !self.retained.is_partial;
+        let tells = is_recorded
+            || !(before.is_recent || is_unknown || !self.may_record(content.len(), now));
+        let told = tells.then(|| {
+            let change = if is_removal {
+                RetainedChange::None(topic)
+            } else {
+                let message = message.unwrap_or_else(|| self.journal.message(content, NOBODY));
+                RetainedChange::Message(message, qos)
+            };
+            self.journal
+                .record_retained(change, before.told, is_recorded, now)
+        });
+        let stored = Stored {
+            is_known: if tells { !is_removal } else { before.is_known },
+            is_stale: !tells && !is_unknown,
+            is_recent: before.is_recent || !is_recorded,
+            told: told.or(before.told),
+        };
+        if is_removal && !stored.is_recent {
+            self.retained.remove(&key_of(topic));
+        } else {
+            self.retained.set(content, qos, stored);
+        }
+        if stored.is_recent && !before.is_recent {
+            let until = now.mono.after(RETAINED_WAIT);
+            self.retained.push_recent(&key_of(topic), until);
+        }
+        let ticket = told.filter(|_| is_recorded)?.ticket();
+        if is_removal {
+            self.retained_removed = ticket;
+        }
+        Some(ticket)
+    }
+
+    /// Whether a message of `bytes` bytes may be recorded that nobody waits for.
+    fn may_record(&mut self, bytes: usize, now: Now) -> bool {
+        match self.admit(bytes, 0, true) {
+            Admission::Admit => true,
+            Admission::Wait => false,
+            Admission::WaitForDisk => {
+                self.ask_disk(now);
+                false
+            }
+        }
+    }
+
+    /// Takes over what the store found, as far as there is room.
+    pub(super) fn recover_retained(&mut self, found: &[RecoveredRetained], now: Now) {
+        let mut left_out = 0_u64;
+        for RecoveredRetained { message, qos } in found {
+            let content = Content {
+                topic: &message.topic,
+                properties: &message.properties,
+                payload: &message.payload,
+                expires_at: message.expires_at,
+            };
+            let stored = Stored {
+                is_known: true,
+                ..Stored::default()
+            };
+            if self.retained.has_room(&content) {
+                self.retained.set(&content, *qos, stored);
+            } else {
+                left_out += 1;
+            }
+        }
+        if self.retained.can_expire() {
+            self.retained_sweep.due = Some(now.mono);
+        }
+        if left_out > 0 {
+            self.retained.is_partial = true;
+            log::error!(
+                "{left_out} retained messages stay on disk and are not sent to new subscribers: there is no room for them \
+                 in memory. Raise limits.memory_max"
+            );
+        }
+    }
+
+    // --- What time brings about ---
+
+    /// When something is to be done about retained messages.
+    pub(super) fn retained_due(&self) -> Option<Mono> {
+        let times = [self.retained.recent_until(), self.retained_sweep.due];
+        times.into_iter().flatten().min()
+    }
+
+    /// Tells the store of what has waited long enough, and removes what has expired.
+    pub(super) fn tend_retained(&mut self, now: Now) {
+        for _ in 0..RETAINED_STEPS {
+            let Some(key) = self.retained.poll_recent(now.mono) else {
+                break;
+            };
+            self.end_recent(&key, now);
+            drop(key);
+            self.retained.forget_left();
+        }
+        if self.retained_sweep.due.is_some_and(|due| due <= now.mono) {
+            self.sweep_retained(now);
+        }
+    }
+
+    /// A topic has stood among the recent ones for its time.
+    fn end_recent(&mut self, key: &Key, now: Now) {
+        let Some(found) = self.retained.get(key) else {
+            return;
+        };
+        let (stored, is_removed) = (found.stored, found.is_removed());
+        if stored.is_stale {
+            self.tell(key, now);
+            let until = now.mono.after(RETAINED_WAIT);
+            self.retained.push_recent(key, until);
+        } else if is_removed {
+            self.retained.remove(key);
+        } else {
+            let stored = Stored {
+                is_recent: false,
+                ..stored
+            };
+            self.retained.set_stored(key, stored);
+        }
+    }
+
+    /// Tells the store what a topic retains, if there is room.
+    fn tell(&mut self, key: &Key, now: Now) -> bool {
+        let len = self.retained.get(key).map_or(0, Retained::len);
+        if !self.may_record(key.len() + len, now) {
+            return false;
+        }
+        let Some(found) = self.retained.get(key) else {
+            return true;
+        };
+        let mut topic = Vec::new();
+        let content = found.content(key, &mut topic);
+        let change = if found.is_removed() {
+            RetainedChange::None(content.topic)
+        } else {
+            RetainedChange::Message(self.journal.message(&content, NOBODY), found.qos)
+        };
+        let told = self
+            .journal
+            .record_retained(change, found.stored.told, false, now);
+        let stored = Stored {
+            is_known: !found.is_removed(),
+            is_stale: false,
+            told: Some(told),
+            ..found.stored
+        };
+        self.retained.set_stored(key, stored);
+        true
+    }
+
+    /// Tells the store of all that it was not told of yet, as far as there is room: the program is about to end.
+    pub(super) fn tell_all(&mut self, now: Now) {
+        let stale = |key: &&Key| {
+            let found = self.retained.get(key);
+            found.is_some_and(|found| found.stored.is_stale)
+        };
+        let keys: Vec<Key> = self.retained.recent().filter(stale).cloned().collect();
+        for key in keys {
+            if !self.tell(&key, now) {
+                return;
+            }
+        }
+    }
+
+    fn sweep_retained(&mut self, now: Now) {
+        let mut expired = Vec::new();
+        let mut after = None;
+        let from = self.retained_sweep.after.take();
+        for (index, (key, found)) in self.retained.after(from.as_ref()).enumerate() {
+            if index == RETAINED_STEPS {
+                break;
+            }
+            let is_expired = !found.is_removed() && !found.is_valid(now.service);
+            expired.extend(is_expired.then(|| Rc::clone(key)));
+            after = (index + 1 == RETAINED_STEPS).then(|| Rc::clone(key));
+        }
+        let mut topic = Vec::new();
+        for key in expired {
+            let none = Content {
+                topic: topic_of(&key, &mut topic),
+                ..Content::default()
+            };
+            self.set_retained(&none, Qos::AtMostOnce, None, now);
+        }
+        self.retained_sweep.due = match after {
+            Some(_) => Some(now.mono),
+            None => self
+                .retained
+                .can_expire()
+                .then(|| now.mono.after(RETAINED_SWEEP)),
+        };
+        self.retained_sweep.after = after;
+    }
+}

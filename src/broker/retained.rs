@@ -1,0 +1,534 @@
+//! The retained messages, by topic.
+//!
+//! They stand in the order of their topics' levels, so that what is below a level stands together behind it. A filter goes
+//! through them in leaps: from a topic that does not match to the next one that could.
+
+use super::journal::InBatch;
+use super::message::Content;
+use crate::limits::RETAINED_BYTES;
+use crate::time::{Mono, ServiceSeconds};
+use larder_packet::{Qos, topic};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::rc::Rc;
+
+/// A Topic Name in the order of its levels: U+0000, which no topic has, stands for `/`. Whoever holds one holds a place
+/// among the topics, also when its message is gone.
+pub(super) type Key = Rc<[u8]>;
+
+/// The retained message of a topic.
+pub(super) struct Retained {
+    /// Properties, then the payload. Nothing: it was removed, and the topic stays for what the store is to be told.
+    bytes: Box<[u8]>,
+    properties: u32,
+    pub(super) qos: Qos,
+    pub(super) expires_at: Option<ServiceSeconds>,
+    pub(super) stored: Stored,
+}
+
+/// What the store knows of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// It may have a message of it.
+    pub(super) is_known: bool,
+    /// It is to be told of the last change.
+    pub(super) is_stale: bool,
+    /// It was told of a change of QoS 0 a short time ago: the topic stands among the recent ones.
+    pub(super) is_recent: bool,
+    /// What it was told last.
+    pub(super) told: Option<InBatch>,
+}
+
+impl Retained {
+    fn new(content: &Content, qos: Qos, stored: Stored) -> Retained {
+        let is_removed = content.payload.is_empty();
+        let properties = if is_removed { &[] } else { content.properties };
+        Retained {
+            bytes: [properties, content.payload].concat().into_boxed_slice(),
+            properties: u32::try_from(properties.len()).unwrap_or(u32::MAX),
+            qos,
+            expires_at: content.expires_at.filter(|_| !is_removed),
+            stored,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Whether a subscriber may get it.
+    pub(super) fn is_valid(&self, now: ServiceSeconds) -> bool {
+        !self.is_removed() && self.expires_at.is_none_or(|at| at > now)
+    }
+
+    /// The message; `topic` is the memory for its Topic Name.
+    pub(super) fn content<'a>(&'a self, key: &Key, topic: &'a mut Vec<u8>) -> Content<'a> {
+        let (properties, payload) = self.bytes.split_at(self.properties as usize);
+        Content {
+            topic: topic_of(key, topic),
+            properties,
+            payload,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+/// What comes next on the way of a filter through the topics.
+pub(super) enum Next<'a> {
+    /// A topic that matches; its message may be gone.
+    Topic(&'a Key, &'a Retained),
+    /// Enough for now: go on after this one.
+    Later(&'a Key),
+    /// No further one matches.
+    End,
+}
+
+/// All retained messages.
+#[derive(Default)]
+pub(super) struct RetainedMessages {
+    topics: BTreeMap<Key, Retained>,
+    /// Topics of which the store was told at QoS 0, and until when it is not told again; the oldest first.
+    recent: VecDeque<(Mono, Key)>,
+    /// Topics that went while somebody stood at them.
+    left: Vec<Key>,
+    bytes: usize,
+    bytes_max: usize,
+    messages: usize,
+    expiring: usize,
+    stale: usize,
+    /// The store has more of them than there was room for.
+    pub(super) is_partial: bool,
+    key: Vec<u8>,
+}
+
+impl RetainedMessages {
+    /// None, and room for so many bytes of them.
+    pub(super) fn new(bytes_max: usize) -> RetainedMessages {
+        RetainedMessages {
+            bytes_max,
+            ..RetainedMessages::default()
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.messages
+    }
+
+    /// Bytes that they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether one of them can expire.
+    pub(super) fn can_expire(&self) -> bool {
+        self.expiring > 0
+    }
+
+    /// Whether the store is to be told of one of them.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale > 0
+    }
+
+    /// What the store knows of a topic; `None`: there is no message of it, and none to be removed.
+    pub(super) fn stored(&mut self, topic: &str) -> Option<Stored> {
+        write_key(&mut self.key, topic);
+        self.topics.get(&self.key[..]).map(|found| found.stored)
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&Retained> {
+        self.topics.get(key)
+    }
+
+    /// Whether this message may be retained, in place of its topic's last one.
+    pub(super) fn has_room(&mut self, content: &Content) -> bool {
+        self.forget_left();
+        write_key(&mut self.key, content.topic);
+        let len = content.properties.len() + content.payload.len();
+        let more = match self.topics.get(&self.key[..]) {
+            Some(before) => len.saturating_sub(before.bytes.len()),
+            None => topic_bytes(&self.key) + len,
+        };
+        self.bytes + more <= self.bytes_max
+    }
+
+    /// Retains a message in place of its topic's last one; an empty payload leaves the topic without a message.
+    pub(super) fn set(&mut self, content: &Content, qos: Qos, stored: Stored) {
+        let new = Retained::new(content, qos, stored);
+        self.count(&new);
+        write_key(&mut self.key, content.topic);
+        if let Some(found) = self.topics.get_mut(&self.key[..]) {
+            let old = std::mem::replace(found, new);
+            self.discount(&old);
+        } else {
+            self.bytes += topic_bytes(&self.key);
+            self.topics.insert(Key::from(&self.key[..]), new);
+        }
+    }
+
+    /// The store was told of a topic, or is to be.
+    pub(super) fn set_stored(&mut self, key: &Key, stored: Stored) {
+        if let Some(found) = self.topics.get_mut(key) {
+            self.stale -= usize::from(found.stored.is_stale);
+            self.stale += usize::from(stored.is_stale);
+            found.stored = stored;
+        }
+    }
+
+    /// Forgets a topic.
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        if let Some((key, old)) = self.topics.remove_entry(key) {
+            self.discount(&old);
+            self.left.push(key);
+            self.forget_left();
+        }
+    }
+
+    fn count(&mut self, of: &Retained) {
+        self.bytes += of.bytes.len();
+        self.messages += usize::from(!of.is_removed());
+        self.expiring += usize::from(of.expires_at.is_some());
+        self.stale += usize::from(of.stored.is_stale);
+    }
+
+    fn discount(&mut self, of: &Retained) {
+        self.bytes -= of.bytes.len();
+        self.messages -= usize::from(!of.is_removed());
+        self.expiring -= usize::from(of.expires_at.is_some());
+        self.stale -= usize::from(of.stored.is_stale);
+    }
+
+    /// Topics that went take memory as long as somebody stands at them, and no longer.
+    pub(super) fn forget_left(&mut self) {
+        let bytes = &mut self.bytes;
+        self.left.retain(|key| {
+            let is_held = Rc::strong_count(key) > 1;
+            if !is_held {
+                *bytes -= topic_bytes(key);
+            }
+            is_held
+        });
+    }
+
+    // --- In their order ---
+
+    /// What comes after `after` on the way of a filter. Each topic that is looked at takes one of the `steps`.
+    pub(super) fn next(&self, filter: &str, after: Option<&Key>, steps: &mut usize) -> Next<'_> {
+        let mut seek = Vec::new();
+        let mut range = match after {
+            Some(after) => self
+                .topics
+                .range::<[u8], _>((Excluded(&after[..]), Unbounded)),
+            None => {
+                first(filter, &mut seek);
+                self.topics
+                    .range::<[u8], _>((Included(&seek[..]), Unbounded))
+            }
+        };
+        loop {
+            let Some((key, found)) = range.next() else {
+                return Next::End;
+            };
+            *steps = steps.saturating_sub(1);
+            match look(filter, key, &mut seek) {
+                Look::Matches => return Next::Topic(key, found),
+                Look::End => return Next::End,
+                Look::Seek if *steps == 0 => return Next::Later(key),
+                Look::Seek => {
+                    range = self
+                        .topics
+                        .range::<[u8], _>((Included(&seek[..]), Unbounded))
+                }
+            }
+        }
+    }
+
+    /// The topics after `after`, with their messages.
+    pub(super) fn after(&self, after: Option<&Key>) -> impl Iterator<Item = (&Key, &Retained)> {
+        let from = after.map_or(Unbounded, |after| Excluded(&after[..]));
+        self.topics.range::<[u8], _>((from, Unbounded))
+    }
+
+    // --- Those of QoS 0 ---
+
+    /// The topic stands among the recent ones until `until`, which is not before that of any other.
+    pub(super) fn push_recent(&mut self, key: &[u8], until: Mono) {
+        if let Some((key, _)) = self.topics.get_key_value(key) {
+            self.recent.push_back((until, Rc::clone(key)));
+        }
+    }
+
+    /// When the first of the recent topics is no longer recent.
+    pub(super) fn recent_until(&self) -> Option<Mono> {
+        self.recent.front().map(|(until, _)| *until)
+    }
+
+    /// The first of the recent topics, if its time is over.
+    pub(super) fn poll_recent(&mut self, now: Mono) -> Option<Key> {
+        let is_over = self.recent.front().is_some_and(|(until, _)| *until <= now);
+        let over = is_over.then(|| self.recent.pop_front()).flatten();
+        over.map(|(_, key)| key)
+    }
+
+    /// All recent topics.
+    pub(super) fn recent(&self) -> impl Iterator<Item = &Key> {
+        self.recent.iter().map(|(_, key)| key)
+    }
+}
+
+/// Bytes of a topic and what is retained of it, without the message.
+fn topic_bytes(key: &[u8]) -> usize {
+    RETAINED_BYTES + key.len()
+}
+
+/// The key of a Topic Name.
+pub(super) fn key_of(topic: &str) -> Vec<u8> {
+    let mut key = Vec::new();
+    write_key(&mut key, topic);
+    key
+}
+
+fn write_key(key: &mut Vec<u8>, topic: &str) {
+    key.clear();
+    push_level(key, topic);
+}
+
+/// Also several levels.
+fn push_level(key: &mut Vec<u8>, level: &str) {
+    key.extend(
+        level
+            .bytes()
+            .map(|byte| if byte == b'/' { 0 } else { byte }),
+    );
+}
+
+/// The Topic Name of a key, written into `topic`.
+pub(super) fn topic_of<'a>(key: &[u8], topic: &'a mut Vec<u8>) -> &'a str {
+    topic.clear();
+    topic.extend(key.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }));
+    std::str::from_utf8(topic).unwrap_or_default()
+}
+
+/// The first key that can match a filter: its levels up to the first wildcard.
+fn first(filter: &str, seek: &mut Vec<u8>) {
+    seek.clear();
+    for (index, level) in topic::levels(filter).enumerate() {
+        if matches!(level, "+" | "#") {
+            return;
+        }
+        if index > 0 {
+            seek.push(0);
+        }
+        push_level(seek, level);
+    }
+}
+
+/// How a key stands to a filter.
+enum Look {
+    Matches,
+    /// Not, and the next one that can match is at or after this.
+    Seek,
+    /// Not, and no later one can.
+    End,
+}
+
+/// Behind everything that begins with these levels.
+const BEHIND: u8 = 1;
+
+fn look(filter: &str, key: &[u8], seek: &mut Vec<u8>) -> Look {
+    let mut levels = key.split(|byte| *byte == 0);
+    // Where the level begins, and where the last one ends that another may take the place of.
+    let (mut start, mut turn) = (0, None);
+    let mut seek_to = |parts: &[&[u8]]| {
+        seek.clear();
+        parts.iter().for_each(|part| seek.extend_from_slice(part));
+        Look::Seek
+    };
+    for (index, wanted) in topic::levels(filter).enumerate() {
+        // A wildcard in the first level does not match a topic that begins with $ [MQTT-4.7.2-1].
+        if index == 0 && matches!(wanted, "+" | "#") && key.first() == Some(&b'$') {
+            return seek_to(&[&[b'$' + 1]]);
+        }
+        if wanted == "#" {
+            return Look::Matches;
+        }
+        let Some(level) = levels.next() else {
+            // The topic ends above the filter: on with what is below it.
+            let below = if wanted == "+" { "" } else { wanted };
+            return seek_to(&[key, &[0], below.as_bytes()]);
+        };
+        let end = start + level.len();
+        if wanted == "+" {
+            turn = Some(end);
+        } else {
+            match wanted.as_bytes().cmp(level) {
+                Ordering::Equal => {}
+                Ordering::Greater => return seek_to(&[&key[..start], wanted.as_bytes()]),
+                Ordering::Less => {
+                    return turn.map_or(Look::End, |end| seek_to(&[&key[..end], &[BEHIND]]));
+                }
+            }
+        }
+        start = end + 1;
+    }
+    if levels.next().is_some() {
+        // The topic lies below what the filter names.
+        return turn.map_or(Look::End, |end| seek_to(&[&key[..end], &[BEHIND]]));
+    }
+    Look::Matches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content<'a>(topic: &'a str, payload: &'a str) -> Content<'a> {
+        Content {
+            topic,
+            properties: b"",
+            payload: payload.as_bytes(),
+            expires_at: None,
+        }
+    }
+
+    fn retained(topics: &[&str]) -> RetainedMessages {
+        let mut retained = RetainedMessages::new(1 << 20);
+        for topic in topics {
+            retained.set(&content(topic, "x"), Qos::AtMostOnce, Stored::default());
+        }
+        retained
+    }
+
+    /// The topics that match, and how many were looked at.
+    fn walk(retained: &RetainedMessages, filter: &str, at_once: usize) -> (Vec<String>, usize) {
+        let (mut found, mut after, mut looked_at) = (Vec::new(), None, 0);
+        loop {
+            let mut steps = at_once;
+            let next = retained.next(filter, after.as_ref(), &mut steps);
+            looked_at += at_once - steps;
+            match next {
+                Next::End => return (found, looked_at),
+                Next::Later(key) => after = Some(Rc::clone(key)),
+                Next::Topic(key, _) => {
+                    found.push(topic_of(key, &mut Vec::new()).to_owned());
+                    after = Some(Rc::clone(key));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_finds_what_matches_however_often_it_is_interrupted() {
+        // Characters before and after `/` and `$`, empty levels, and all combinations of three levels.
+        let levels = ["", "a", "a-b", "a0", "b", "$x", "\u{1}", "ä", "!"];
+        let mut topics = Vec::new();
+        for a in levels {
+            topics.push(a.to_owned());
+            for b in levels {
+                topics.push(format!("{a}/{b}"));
+                topics.extend(levels.iter().map(|c| format!("{a}/{b}/{c}")));
+            }
+        }
+        topics.retain(|topic| !topic.is_empty());
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let retained = retained(&names);
+        let levels = ["", "a", "a-b", "b", "$x", "+", "\u{1}", "none", "zzz"];
+        let mut filters = vec!["#".to_owned()];
+        for a in levels {
+            filters.extend([a.to_owned(), format!("{a}/#")]);
+            for b in levels {
+                filters.extend([format!("{a}/{b}"), format!("{a}/{b}/#")]);
+                filters.extend(levels.iter().map(|c| format!("{a}/{b}/{c}")));
+            }
+        }
+        filters.retain(|filter| !filter.is_empty());
+        for filter in &filters {
+            let mut expected: Vec<&str> = names
+                .iter()
+                .copied()
+                .filter(|topic| topic::matches(filter, topic))
+                .collect();
+            expected.sort_unstable();
+            for at_once in [1, 2, 1000] {
+                let (mut found, _) = walk(&retained, filter, at_once);
+                found.sort_unstable();
+                assert_eq!(found, expected, "{filter}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_looks_at_little_that_does_not_match() {
+        let topics: Vec<String> = (0..10_000)
+            .map(|no| format!("site/{}/{}/value", no / 100, no % 100))
+            .collect();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let retained = retained(&names);
+        for (filter, matches, most) in [
+            ("site/7/7/value", 1, 2),
+            ("site/7/#", 100, 101),
+            ("site/+/7/value", 100, 302),
+            ("site/7/+/value", 100, 202),
+            ("other/#", 0, 1),
+            ("site/+/none/#", 0, 300),
+            ("#", 10_000, 10_000),
+        ] {
+            let (found, looked_at) = walk(&retained, filter, 100_000);
+            assert_eq!(found.len(), matches, "{filter}");
+            assert!(looked_at <= most, "{filter}: {looked_at}");
+        }
+    }
+
+    #[test]
+    fn it_takes_no_more_memory_than_it_may_and_gives_all_back() {
+        let mut retained = RetainedMessages::new(3 * (RETAINED_BYTES + 10));
+        let (a, b) = (content("t/a", "1234567"), content("t/b", "1234567"));
+        retained.set(&a, Qos::AtMostOnce, Stored::default());
+        assert!(retained.has_room(&b));
+        retained.set(&b, Qos::AtMostOnce, Stored::default());
+        retained.set(
+            &content("t/c", "123456"),
+            Qos::AtMostOnce,
+            Stored::default(),
+        );
+        assert!(
+            retained.has_room(&content("t/c", "1234567")),
+            "in place of the other"
+        );
+        assert!(!retained.has_room(&content("t/c", "123456789")));
+        assert!(!retained.has_room(&content("t/d", "1")));
+
+        let held = retained.after(None).next().map(|(key, _)| Rc::clone(key));
+        for topic in ["t/a", "t/b", "t/c"] {
+            retained.remove(&key_of(topic));
+        }
+        assert_eq!(retained.len(), 0);
+        assert_eq!(
+            retained.bytes(),
+            RETAINED_BYTES + 3,
+            "somebody stands at t/a"
+        );
+        drop(held);
+        assert!(retained.has_room(&a));
+        assert_eq!(retained.bytes(), 0);
+    }
+
+    #[test]
+    fn a_message_without_a_payload_is_none() {
+        let mut retained = retained(&["a"]);
+        let stale = Stored {
+            is_stale: true,
+            ..Stored::default()
+        };
+        retained.set(&content("a", ""), Qos::AtMostOnce, stale);
+        assert_eq!((retained.len(), retained.is_stale()), (0, true));
+        assert_eq!(retained.stored("a"), Some(stale));
+        retained.remove(b"a");
+        assert_eq!((retained.bytes(), retained.is_stale()), (0, false));
+    }
+}
