@@ -1,6 +1,6 @@
 //! The disk: prompt, or as slow, full and damaged as a test wants it.
 
-use larder::record::{Batch, Event, PageRequest, Recovered, Seq, Store};
+use larder::record::{Batch, Change, Event, PageRequest, Recovered, Seq, Store};
 use larder::store::MemoryStore;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub(crate) struct Flash {
     pub(crate) claims_used: Option<u64>,
     /// Pages that were asked for.
     pub(crate) pages: u64,
+    /// Records of retained messages, and of their removal.
+    pub(crate) retained: u64,
     /// The row whose checksum does not fit any more.
     pub(crate) damaged: Option<Seq>,
     committing: bool,
@@ -38,6 +40,7 @@ impl Flash {
             pace: Pace::Prompt,
             claims_used: None,
             pages: 0,
+            retained: 0,
             damaged: None,
             committing: false,
             reading: 0,
@@ -68,6 +71,9 @@ impl Store for Flash {
 
     fn submit(&mut self, batch: Arc<Batch>) {
         self.committing = true;
+        let of_retained =
+            |change: &&Change| matches!(change, Change::Retain { .. } | Change::Unretain { .. });
+        self.retained += batch.changes.iter().filter(of_retained).count() as u64;
         self.store.submit(batch);
     }
 

@@ -17,6 +17,7 @@ mod packets;
 mod policies;
 mod qos2;
 mod queue;
+mod retained;
 mod sessions;
 mod wills;
 mod wires;

@@ -146,6 +146,14 @@ pub(crate) fn subscribe(is_v5: bool, packet_id: u16, filters: &[String], qos: u8
     packet(0x82, &body)
 }
 
+/// UNSUBSCRIBE of MQTT 3.1.1.
+pub(crate) fn unsubscribe(packet_id: u16, filter: &str) -> Vec<u8> {
+    packet(
+        0xA2,
+        &[&packet_id.to_be_bytes()[..], &string(filter)].concat(),
+    )
+}
+
 /// PUBLISH of MQTT 3.1.1 at QoS 0.
 pub(crate) fn publish_0(topic: &str, payload: &[u8]) -> Vec<u8> {
     packet(0x30, &[&string(topic), payload].concat())
@@ -155,6 +163,12 @@ pub(crate) fn publish_0(topic: &str, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn publish_1(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
     let body = [&string(topic), &packet_id.to_be_bytes()[..], payload].concat();
     packet(0x32, &body)
+}
+
+/// The same PUBLISH with RETAIN.
+pub(crate) fn retained(mut publish: Vec<u8>) -> Vec<u8> {
+    publish[0] |= 1;
+    publish
 }
 
 /// PUBLISH of MQTT 5.0 at QoS 1.
@@ -223,6 +237,7 @@ fn string(text: &str) -> Vec<u8> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) dup: bool,
+    pub(crate) retain: bool,
     /// 0 at QoS 0.
     pub(crate) packet_id: u16,
     pub(crate) payload: Vec<u8>,
@@ -240,6 +255,20 @@ pub(crate) fn messages(is_v5: bool, mut bytes: &[u8]) -> Vec<Message> {
     messages
 }
 
+/// What came, without the first SUBACK; and how many bytes came before that.
+pub(crate) fn without_suback(received: &[u8]) -> (Vec<u8>, Option<usize>) {
+    let mut at = 0;
+    while at < received.len() {
+        let (first, _, rest) = split(&received[at..]);
+        let end = received.len() - rest.len();
+        if first == 0x90 {
+            return ([&received[..at], rest].concat(), Some(at));
+        }
+        at = end;
+    }
+    (received.to_vec(), None)
+}
+
 fn message(is_v5: bool, first: u8, body: &[u8]) -> Message {
     let (topic, mut rest) = body[2..].split_at(u16::from_be_bytes([body[0], body[1]]).into());
     assert!(!topic.is_empty(), "Topic Aliases are never used");
@@ -253,6 +282,7 @@ fn message(is_v5: bool, first: u8, body: &[u8]) -> Message {
     }
     Message {
         dup: first & 0b1000 != 0,
+        retain: first & 0b1 != 0,
         packet_id,
         payload: rest.to_vec(),
     }

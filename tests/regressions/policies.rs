@@ -1,6 +1,6 @@
 //! What the owner allows a queue: how many, how old, what goes, and how fast.
 
-use crate::packets::{Connect, Message, publish_0, publish_1};
+use crate::packets::{self, Connect, Message, publish_0, publish_1};
 use crate::world::{SYS_INTERVAL, World};
 use larder::broker::{QueuePolicy, QueueRule, Rate, WhenFull};
 use larder::limits::Limits;
@@ -49,11 +49,14 @@ fn numbers(messages: &[Message]) -> Vec<usize> {
 /// What `$SYS/larder/dropped/…` says next.
 fn told(world: &mut World, kind: &str) -> u64 {
     let link = world.connect(&Connect::v311("watcher"));
-    world.subscribe(link, &format!("$SYS/larder/dropped/{kind}"), 0);
+    let filter = format!("$SYS/larder/dropped/{kind}");
+    world.say(link, &packets::subscribe(false, 1, &[filter], 0));
     world.pass(SYS_INTERVAL);
-    let messages = world.messages(link);
+    let (told, _) = packets::without_suback(&world.received(link));
     world.lose(link);
-    let [message] = &messages[..] else {
+    // What was said last is retained, and comes first.
+    let messages = packets::messages(false, &told);
+    let [_, message] = &messages[..] else {
         panic!("{messages:?}")
     };
     String::from_utf8_lossy(&message.payload).parse().unwrap()

@@ -3,7 +3,7 @@
 use crate::flash::{Flash, Pace};
 use crate::packets::{self, Connect, Message};
 use crate::wires::Wires;
-use larder::broker::{Broker, Counters, Gauges, QueueRule};
+use larder::broker::{Broker, ConfiguredSession, Counters, Gauges, QueueRule};
 use larder::limits::Limits;
 use larder::net::LinkId;
 use larder::record::Recovered;
@@ -61,7 +61,7 @@ impl World {
             service: Duration::ZERO,
         };
         let flash = Flash::new(MemoryStore::new());
-        World::of(flash, &Recovered::default(), hands, limits, rules)
+        World::of(flash, &Recovered::default(), hands, limits, rules, &[])
     }
 
     fn of(
@@ -70,6 +70,7 @@ impl World {
         mut hands: Hands,
         limits: Limits,
         rules: Vec<QueueRule>,
+        sessions: &[ConfiguredSession],
     ) -> World {
         let mut broker = Broker::new(limits.clone(), 7, hands.now());
         if !rules.is_empty() {
@@ -77,6 +78,7 @@ impl World {
             broker.set_sys_interval(Some(SYS_INTERVAL), hands.now());
         }
         broker.recover(recovered, hands.now());
+        broker.configure(sessions, hands.now());
         World {
             server: Server::new(Wires::default(), flash, broker, hands.now()),
             hands,
@@ -94,9 +96,20 @@ impl World {
 
     /// The same, and the configuration is another one.
     pub(crate) fn crash_into(self, limits: Limits) -> World {
+        self.crash_naming(limits, &[])
+    }
+
+    /// The same, and the configuration names these sessions.
+    pub(crate) fn crash_naming(self, limits: Limits, sessions: &[ConfiguredSession]) -> World {
         let (_, flash) = self.server.into_parts();
         let (flash, recovered) = flash.crash();
-        World::of(flash, &recovered, self.hands, limits, self.rules)
+        World::of(flash, &recovered, self.hands, limits, self.rules, sessions)
+    }
+
+    /// SIGTERM, and a start at the same moment.
+    pub(crate) fn restart(mut self) -> World {
+        self.server.shut_down(&mut self.hands);
+        self.crash()
     }
 
     /// SIGTERM, and a start at the same moment.

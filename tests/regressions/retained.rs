@@ -1,0 +1,451 @@
+//! Retained messages: what a new subscription gets of them, however many there are; and what a crash leaves.
+
+use crate::packets::{
+    self, Connect, Message, message_expiry, puback, publish_0, publish_1, publish_v5, retained,
+    subscribe,
+};
+use crate::world::World;
+use larder::broker::ConfiguredSession;
+use larder::limits::{
+    Limits, RETAINED_BYTES, RETAINED_SWEEP, RETAINED_WAIT, SUBSCRIBE_WALK_STEPS, WALK_STEPS,
+};
+use larder::net::LinkId;
+use larder::record::SubscriptionRecord;
+use std::time::Duration;
+
+const MANY: usize = 5000;
+const FEW: Duration = Duration::from_secs(2);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A world with so many retained messages of QoS 1, on disk: `t/NUMBER`, with the number for a payload.
+fn with_retained(limits: Limits, count: usize) -> (World, LinkId) {
+    let mut world = World::new(limits);
+    let publisher = world.connect(&Connect::v311("publisher"));
+    for number in 0..count {
+        retain(&mut world, publisher, number, &number.to_string());
+    }
+    (world, publisher)
+}
+
+fn retain(world: &mut World, publisher: LinkId, number: usize, payload: &str) {
+    let topic = format!("t/{number}");
+    let publish = retained(publish_1(&topic, 1, payload.as_bytes()));
+    world.say(publisher, &publish);
+    assert_eq!(world.received(publisher), puback(1));
+}
+
+/// Sends a SUBSCRIBE for everything below `t`.
+fn ask(world: &mut World, link: LinkId, qos: u8) {
+    world.say(link, &subscribe(false, 9, &["t/#".to_owned()], qos));
+}
+
+/// The messages that came with a SUBACK or without, and how many bytes came before it.
+fn answer(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
+    let received = world.received(link);
+    let (rest, before) = packets::without_suback(&received);
+    (packets::messages(false, &rest), before)
+}
+
+/// Takes and acknowledges what comes until nothing does; says what of it came before the SUBACK.
+fn take_all(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
+    let (mut all, mut before) = (Vec::new(), None);
+    loop {
+        let (messages, suback) = answer(world, link);
+        if suback.is_some() {
+            before = Some(all.len() + suback.unwrap_or_default());
+        }
+        if messages.is_empty() && suback.is_none() {
+            return (all, before);
+        }
+        for message in messages.iter().filter(|message| message.packet_id > 0) {
+            world.send(link, &puback(message.packet_id));
+        }
+        world.settle();
+        all.extend(messages);
+    }
+}
+
+/// All numbers came once, and as retained messages.
+fn assert_all(messages: &[Message], count: usize) {
+    assert!(messages.iter().all(|message| message.retain));
+    let text = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
+    let mut numbers: Vec<usize> = messages
+        .iter()
+        .map(|message| text(message).parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+}
+
+#[test]
+fn whoever_subscribes_to_everything_gets_thousands_of_them_as_fast_as_it_reads() {
+    let (mut world, _) = with_retained(Limits::default(), MANY);
+    let link = world.connect(&Connect::v311("reader"));
+    world.read_only(link, 4);
+    ask(&mut world, link, 0);
+    // It reads a little now and then.
+    while world.gauges().buffers_lent > 0 {
+        world.read_only(link, 1000);
+        world.settle();
+    }
+    let (messages, before) = answer(&mut world, link);
+    assert_eq!(before, Some(0), "the SUBACK comes first");
+    assert_all(&messages, MANY);
+    assert_eq!(world.counters().drops.sum(), 0);
+}
+
+#[test]
+fn at_qos_1_they_come_as_they_are_acknowledged_and_need_no_memory_meanwhile() {
+    let limits = Limits {
+        transient_pool_bytes: 0,
+        ..Limits::default()
+    };
+    let (mut world, _) = with_retained(limits, MANY);
+    let link = world.connect(&Connect::v311("reader"));
+    ask(&mut world, link, 1);
+    let (first, before) = answer(&mut world, link);
+    assert_eq!((first.len(), before), (64, Some(0)));
+    world.acknowledge(link, &first);
+    let (rest, _) = take_all(&mut world, link);
+    assert_all(&[first, rest].concat(), MANY);
+    assert_eq!(world.counters().drops.sum(), 0);
+}
+
+#[test]
+fn a_stored_session_is_told_of_its_subscription_when_all_of_them_are_on_disk() {
+    let limits = Limits {
+        // Several batches.
+        batch_bytes: 40_000,
+        ..Limits::default()
+    };
+    let (mut world, _) = with_retained(limits, MANY);
+    let reader = Connect::v311("reader").unclean();
+    let link = world.connect(&reader);
+    world.stall();
+    ask(&mut world, link, 1);
+    let (first, before) = answer(&mut world, link);
+    assert_eq!((first.len(), before), (64, None), "live, but not told yet");
+
+    world.unstall();
+    let (_, before) = answer(&mut world, link);
+    assert!(before.is_some());
+    let mut world = world.crash();
+    let link = world.connect(&reader);
+    assert_all(&world.drain(link), MANY);
+}
+
+#[test]
+fn a_crash_before_the_suback_leaves_no_subscription() {
+    let limits = Limits {
+        batch_bytes: 40_000,
+        ..Limits::default()
+    };
+    let (mut world, _) = with_retained(limits, MANY);
+    let reader = Connect::v311("reader").unclean();
+    let link = world.connect(&reader);
+    world.stall();
+    ask(&mut world, link, 1);
+    let mut world = world.crash();
+    assert_eq!(world.gauges().subscriptions, 0);
+    let link = world.connect(&reader);
+    ask(&mut world, link, 1);
+    let (messages, before) = take_all(&mut world, link);
+    assert!(before.is_some());
+    assert!(messages.len() >= MANY, "some came before, as owed");
+}
+
+#[test]
+fn what_a_stored_session_has_asked_for_it_gets_though_its_link_breaks() {
+    let limits = Limits {
+        batch_bytes: 40_000,
+        ..Limits::default()
+    };
+    let (mut world, publisher) = with_retained(limits, MANY);
+    let reader = Connect::v311("reader").unclean();
+    let link = world.connect(&reader);
+    world.stall();
+    ask(&mut world, link, 1);
+    world.lose(link);
+    world.unstall();
+    let mut world = world.crash();
+    assert_eq!(world.gauges().subscriptions, 1);
+    assert_eq!(world.gauges().queued_messages, MANY as u64);
+    let _ = publisher;
+    let link = world.connect(&reader);
+    assert_all(&world.drain(link), MANY);
+}
+
+#[test]
+fn a_change_behind_the_walk_or_before_it_is_not_missed() {
+    let (mut world, publisher) = with_retained(Limits::default(), 1000);
+    let link = world.connect(&Connect::v311("reader"));
+    ask(&mut world, link, 1);
+    let (first, _) = answer(&mut world, link);
+    let payload = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
+    let passed: usize = payload(&first[0]).parse().unwrap();
+    let last = 999;
+    retain(&mut world, publisher, passed, "changed behind");
+    retain(&mut world, publisher, last, "changed before");
+    world.acknowledge(link, &first);
+    let (rest, _) = take_all(&mut world, link);
+    let of = |text: &str, retain: bool| {
+        let is = |message: &&Message| payload(message) == text && message.retain == retain;
+        rest.iter().filter(is).count()
+    };
+    assert_eq!(of("changed behind", false), 1);
+    assert_eq!(of("changed before", true) + of("changed before", false), 2);
+    assert_eq!(of("999", true), 0, "it is out of date");
+    assert_eq!(first.len() + rest.len(), 1000 + 2);
+}
+
+#[test]
+fn an_unsubscribe_ends_the_walk() {
+    let (mut world, _) = with_retained(Limits::default(), 1000);
+    let link = world.connect(&Connect::v311("reader"));
+    ask(&mut world, link, 1);
+    let (first, _) = answer(&mut world, link);
+    world.say(link, &packets::unsubscribe(3, "t/#"));
+    assert_eq!(world.received(link), [0xB0, 2, 0, 3]);
+    world.acknowledge(link, &first);
+    assert_eq!(world.messages(link), []);
+}
+
+#[test]
+fn many_who_subscribe_to_everything_at_once_take_turns() {
+    let (mut world, _) = with_retained(Limits::default(), MANY);
+    let names: Vec<&'static str> = (0..50).map(|no| &*format!("r{no}").leak()).collect();
+    let links: Vec<LinkId> = names
+        .iter()
+        .map(|name| world.connect(&Connect::v311(name)))
+        .collect();
+    for link in &links {
+        world.send(*link, &subscribe(false, 9, &["t/#".to_owned()], 0));
+    }
+    world.turn();
+    let sent = world.counters().publish_sent;
+    let most = links.len() * SUBSCRIBE_WALK_STEPS + WALK_STEPS;
+    assert!(sent <= most as u64, "{sent} in one turn");
+    world.settle();
+    for link in links {
+        let (messages, _) = answer(&mut world, link);
+        assert_all(&messages, MANY);
+    }
+}
+
+#[test]
+fn a_puback_of_a_retained_message_waits_for_the_disk_and_a_topic_is_written_once_in_a_batch() {
+    let mut world = World::new(Limits::default());
+    let publisher = world.connect(&Connect::v311("publisher"));
+    // One batch that does not end, and behind it another.
+    world.stall();
+    world.say(publisher, &retained(publish_1("other", 1, b"x")));
+    assert_eq!(world.received(publisher), []);
+    for number in 0..50_u8 {
+        world.say(
+            publisher,
+            &retained(publish_1("t", 2, &[b'a' + number % 20])),
+        );
+    }
+    world.say(publisher, &retained(publish_1("t", 2, b"last")));
+    assert_eq!(world.received(publisher), []);
+    world.unstall();
+    assert_eq!(world.received(publisher).len(), 52 * puback(1).len());
+    assert_eq!(world.flash().retained, 2);
+
+    let mut world = world.crash();
+    assert_eq!(world.gauges().retained_messages, 2);
+    let link = world.connect(&Connect::v311("reader"));
+    world.say(link, &subscribe(false, 9, &["t".to_owned()], 0));
+    assert_eq!(answer(&mut world, link).0[0].payload, b"last");
+}
+
+#[test]
+fn what_was_removed_stays_removed_and_a_second_removal_rests_on_the_first() {
+    let (mut world, publisher) = with_retained(Limits::default(), 1);
+    let other = world.connect(&Connect::v311("other"));
+    world.stall();
+    world.say(publisher, &retained(publish_1("t/0", 1, b"")));
+    assert_eq!(world.gauges().retained_messages, 0);
+    world.say(other, &retained(publish_1("t/0", 1, b"")));
+    assert_eq!(world.received(other), [], "a crash would bring it back");
+    world.unstall();
+    assert_eq!(world.received(publisher), puback(1));
+    assert_eq!(world.received(other), puback(1));
+    assert_eq!(world.crash().gauges().retained_messages, 0);
+}
+
+#[test]
+fn at_qos_0_a_topic_is_written_at_once_and_then_once_a_minute() {
+    let mut world = World::new(Limits::default());
+    let publisher = world.connect(&Connect::v311("publisher"));
+    let say = |world: &mut World, payload: &[u8]| {
+        world.say(publisher, &retained(publish_0("t/0", payload)));
+        world.pass(FEW);
+    };
+    say(&mut world, b"1");
+    assert_eq!(world.flash().retained, 1);
+    for _ in 0..10 {
+        say(&mut world, b"2");
+    }
+    assert_eq!(world.flash().retained, 1);
+    world.pass(RETAINED_WAIT);
+    assert_eq!(world.flash().retained, 2);
+    // It rests for a minute: then it is written at once again. Its removal waits like any other change.
+    world.pass(RETAINED_WAIT);
+    say(&mut world, b"3");
+    say(&mut world, b"");
+    assert_eq!(world.flash().retained, 3);
+    assert_eq!(world.gauges().retained_messages, 0);
+    world.pass(RETAINED_WAIT);
+    assert_eq!(world.flash().retained, 4);
+    world.pass(RETAINED_WAIT);
+    assert_eq!(world.gauges().retained_bytes, 0);
+    assert_eq!(world.crash().gauges().retained_messages, 0);
+}
+
+#[test]
+fn the_end_of_the_program_writes_what_a_crash_loses_of_qos_0() {
+    let publish = |world: &mut World, payload: &[u8]| {
+        let publisher = world.connect(&Connect::v311("publisher"));
+        world.say(publisher, &retained(publish_0("t/0", payload)));
+        world.pass(FEW);
+    };
+    let found = |world: &mut World| {
+        let link = world.connect(&Connect::v311("reader"));
+        ask(world, link, 0);
+        answer(world, link).0[0].payload.clone()
+    };
+    let mut world = World::new(Limits::default());
+    publish(&mut world, b"1");
+    publish(&mut world, b"2");
+    let mut world = world.crash();
+    assert_eq!(found(&mut world), b"1");
+    publish(&mut world, b"3");
+    publish(&mut world, b"4");
+    let mut world = world.restart();
+    assert_eq!(found(&mut world), b"4");
+}
+
+#[test]
+fn what_has_expired_is_removed_from_memory_and_from_disk() {
+    let mut world = World::new(Limits::default());
+    let publisher = world.connect(&Connect::v5("publisher"));
+    for (topic, expiry) in [("t/0", 5 * FEW), ("t/1", 500 * FEW)] {
+        let publish = retained(publish_v5(topic, 1, &message_expiry(expiry), b"0"));
+        world.say(publisher, &publish);
+    }
+    assert_eq!(world.gauges().retained_messages, 2);
+    world.pass(5 * FEW + RETAINED_SWEEP);
+    assert_eq!(world.gauges().retained_messages, 1);
+    world.pass(FEW);
+    let mut world = world.crash();
+    assert_eq!(world.gauges().retained_messages, 1);
+    world.pass(500 * FEW + RETAINED_WAIT);
+    assert_eq!(world.gauges().retained_messages, 0);
+    assert_eq!(world.gauges().retained_bytes, 0);
+    // Nothing is left to be looked for.
+    let written = world.flash().retained;
+    world.pass(DAY);
+    assert_eq!(world.flash().retained, written);
+    assert_eq!(world.crash().gauges().retained_messages, 0);
+}
+
+#[test]
+fn what_there_is_no_room_for_after_a_start_stays_on_disk_until_it_is_removed() {
+    let (world, _) = with_retained(Limits::default(), 10);
+    let mut world = world.crash_into(Limits {
+        retained_pool_bytes: 5 * (RETAINED_BYTES + 10),
+        ..Limits::default()
+    });
+    assert_eq!(world.gauges().retained_messages, 5);
+    let publisher = world.connect(&Connect::v311("publisher"));
+    for number in 0..10 {
+        retain(&mut world, publisher, number, "");
+    }
+    assert_eq!(
+        world
+            .crash_into(Limits::default())
+            .gauges()
+            .retained_messages,
+        0
+    );
+}
+
+#[test]
+fn a_client_of_3_1_1_whose_message_cannot_be_retained_keeps_it() {
+    let mut world = World::new(Limits {
+        retained_pool_bytes: RETAINED_BYTES + 10,
+        ..Limits::default()
+    });
+    let publisher = world.connect(&Connect::v311("publisher"));
+    let watcher = world.connect(&Connect::v311("watcher"));
+    world.subscribe(watcher, "t/#", 0);
+    retain(&mut world, publisher, 0, "0");
+    world.say(publisher, &retained(publish_1("t/1", 1, b"1")));
+    assert!(world.is_closed(publisher));
+    assert_eq!(world.messages(watcher).len(), 1);
+
+    // At QoS 0 nobody can be told: it is delivered, and what is out of date is not kept.
+    let publisher = world.connect(&Connect::v311("publisher"));
+    world.say(publisher, &retained(publish_0("t/0", &[b'1'; 100])));
+    assert_eq!(world.messages(watcher).len(), 1);
+    assert_eq!(world.gauges().retained_messages, 0);
+    assert_eq!(world.counters().not_retained, 1);
+}
+
+#[test]
+fn a_subscription_that_finds_the_disk_full_is_granted_all_the_same_after_a_while() {
+    let limits = Limits::default();
+    let (mut world, publisher) = with_retained(limits.clone(), 10);
+    world.flash().claims_used = Some(limits.disk_max);
+    // A commit tells.
+    retain(&mut world, publisher, 0, "0");
+    let link = world.connect(&Connect::v311("reader").unclean());
+    ask(&mut world, link, 1);
+    assert_eq!(world.received(link), []);
+    world.pass(limits.park_max + FEW);
+    let (messages, before) = answer(&mut world, link);
+    assert_eq!((messages.len(), before), (0, Some(0)));
+    assert_eq!(world.counters().drops.queue_full, 10);
+
+    world.flash().claims_used = None;
+    world.say(publisher, &retained(publish_1("t/0", 1, b"0")));
+    world.pass(FEW);
+    assert_eq!(world.received(publisher), puback(1));
+    ask(&mut world, link, 1);
+    let (mut messages, _) = take_all(&mut world, link);
+    assert_eq!(messages.len(), 11);
+    messages.retain(|message| message.retain);
+    assert_all(&messages, 10);
+}
+
+#[test]
+fn a_session_that_the_configuration_names_is_owed_what_is_retained_when_it_is_new() {
+    let bridge = ConfiguredSession {
+        client_id: "bridge".to_owned(),
+        subscriptions: vec![(
+            "t/#".to_owned(),
+            SubscriptionRecord {
+                qos: 1,
+                retain_handling: 1,
+                retain_as_published: true,
+                ..SubscriptionRecord::default()
+            },
+        )],
+        disk_max: 1 << 20,
+        window: 64,
+        window_bytes: 1 << 20,
+    };
+    let (world, _) = with_retained(Limits::default(), 100);
+    let mut world = world.crash_naming(Limits::default(), std::slice::from_ref(&bridge));
+    world.settle();
+    assert_eq!(world.gauges().queued_messages, 100);
+    // It is there by now.
+    let mut world = world.crash_naming(Limits::default(), &[bridge]);
+    world.settle();
+    assert_eq!(world.gauges().queued_messages, 100);
+    let publisher = world.connect(&Connect::v311("publisher"));
+    retain(&mut world, publisher, 100, "100");
+    let link = world.connect(&Connect::v311("bridge").unclean());
+    assert_all(&world.drain(link), 101);
+}
