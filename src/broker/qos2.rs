@@ -90,7 +90,9 @@ impl Broker {
         if session.queue.is_some() && !self.journal.has_room_to_settle() {
             return Flow::Park { refuse: false };
         }
-        let reason = if session.held.release(ack.packet_id) {
+        // One that is not held was released before, on a link whose PUBCOMP was lost: that is no error of the client's, and
+        // there are clients that take 0x92 for one. What is answered rests on the record of that release.
+        if session.held.release(ack.packet_id) {
             self.held -= 1;
             if let Some(session_key) = session.key() {
                 let change = Change::Release {
@@ -99,12 +101,9 @@ impl Broker {
                 };
                 session.held_ticket = self.journal.record(change, true, now);
             }
-            ReasonCode::Success
-        } else {
-            // It may have been released on an earlier link; what is answered rests on that.
-            ReasonCode::PacketIdentifierNotFound
-        };
+        }
         let rests_on = RestsOn::Ticket(session.held_ticket);
+        let reason = ReasonCode::Success;
         self.acknowledge(id, AckOf::Completion, ack.packet_id, reason, rests_on);
         Flow::Taken
     }

@@ -11,7 +11,16 @@ import traceback
 import lab
 import report
 
-GROUPS = ["mosquitto_clients", "paho_mqtt", "mqtt_js", "bridge_mosquitto", "bridge_larder"]
+GROUPS = [
+    "mosquitto_clients",
+    "paho_mqtt",
+    "aio_mqtt",
+    "gmqtt_client",
+    "mqtt_js",
+    "node_red",
+    "bridge_mosquitto",
+    "bridge_larder",
+]
 
 
 def main():

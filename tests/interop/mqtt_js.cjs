@@ -1,13 +1,13 @@
 // A publisher and a subscriber with MQTT.js, over restarts of the broker. It tells mqtt_js.py what happens, a line of
 // JSON each, and ends by itself when everything has been acknowledged and has come.
 //
-//   node mqtt_js.cjs PORT VERSION COUNT STEP
+//   node mqtt_js.cjs PORT VERSION COUNT STEP QOS
 //
 // It prints {"reached": n} whenever STEP more were acknowledged, and at the end {"done": {...}}.
 'use strict';
 const mqtt = require('mqtt');
 
-const [port, version, count, step] = process.argv.slice(2).map(Number);
+const [port, version, count, step, qos] = process.argv.slice(2).map(Number);
 const url = `mqtt://127.0.0.1:${port}`;
 const say = (what) => console.log(JSON.stringify(what));
 const options = (clientId) => ({
@@ -38,15 +38,15 @@ reader.on('message', (_topic, payload) => {
   endIfAll();
 });
 // MQTT.js subscribes again by itself only where the session is gone.
-reader.subscribe('js/+', { qos: 1 }, (error, granted) => {
-  if (error || granted[0].qos !== 1) say({ error: `subscribe: ${error} ${JSON.stringify(granted)}` });
+reader.subscribe('js/+', { qos }, (error, granted) => {
+  if (error || granted[0].qos !== qos) say({ error: `subscribe: ${error} ${JSON.stringify(granted)}` });
   for (let n = 0; n < WINDOW; n++) publishNext();
 });
 
 function publishNext() {
   if (published === count) return;
   const number = published++;
-  writer.publish('js/n', String(number), { qos: 1 }, (error) => {
+  writer.publish('js/n', String(number), { qos }, (error) => {
     if (error) say({ error: `publish ${number}: ${error}` });
     else acknowledged.push(number);
     if (acknowledged.length >= reported + step) {

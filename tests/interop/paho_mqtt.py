@@ -60,19 +60,21 @@ class Client:
 
 # With 5.0 paho sends all that it holds at once when it is connected again, more than Receive Maximum if that is more,
 # and is disconnected for it: the program has to hold back.
-@test("paho: kill -9 three times under a stream, 3.1.1", version=V311, backlog=3000)
-@test("paho: kill -9 three times under a stream, 5.0", version=V5, backlog=60)
-def killed(lab, result, version, backlog):
+@test("paho: kill -9 three times under a stream, 3.1.1", version=V311, backlog=3000, qos=1)
+@test("paho: kill -9 three times under a stream, 5.0", version=V5, backlog=60, qos=1)
+@test("paho: kill -9 three times under a stream, QoS 2, 3.1.1", version=V311, backlog=60, qos=2)
+@test("paho: kill -9 three times under a stream, QoS 2, 5.0", version=V5, backlog=60, qos=2)
+def killed(lab, result, version, backlog, qos):
     larder = lab.larder()
     reader, writer = Client(lab, larder, "reader", version), Client(lab, larder, "writer", version)
     flags, _ = reader.start()
     expect(not flags.session_present, "a session before there was one")
-    expect(reader.subscribe("stream/#", qos=1) == [1], "SUBACK")
+    expect(reader.subscribe("stream/#", qos=qos) == [qos], "SUBACK")
     writer.start()
     sent = {}
     for number in range(3000):
         wait_until(lambda: number - len(writer.acknowledged) < backlog, PATIENCE, f"room for number {number}")
-        sent[writer.client.publish("stream/n", str(number), qos=1).mid] = number
+        sent[writer.client.publish("stream/n", str(number), qos=qos).mid] = number
         if number % 1000 == 500:
             larder.crash()
         time.sleep(0.0005)
@@ -84,7 +86,7 @@ def killed(lab, result, version, backlog):
     while not reader.connects.empty():
         expect(reader.connected()[0].session_present, "Session Present after kill -9")
     # paho's thread publishes the old ones again while ours publishes new ones: the order is not the broker's.
-    result.add(sent.values(), {sent[mid] for mid in writer.acknowledged}, arrivals, ordered=False)
+    result.add(sent.values(), {sent[mid] for mid in writer.acknowledged}, arrivals, ordered=False, once=qos == 2)
 
 
 @test("paho: clean_session ends the session, 3.1.1", version=V311)

@@ -34,11 +34,11 @@ class Result:
         self.error = self.note = None
         self.faults = []
 
-    def add(self, published, acknowledged, arrivals, *, ordered=True, what="messages"):
+    def add(self, published, acknowledged, arrivals, *, ordered=True, once=False, what="messages"):
         """Numbers that were published and acknowledged, and the numbers that arrived, as they came.
 
         Whatever was acknowledged must be there, nothing else than what was published; `ordered`: the first arrivals of
-        the numbers must be in the order in which they were published.
+        the numbers must be in the order in which they were published; `once`: none may come again.
         """
         published, acknowledged = set(published), set(acknowledged)
         first = list(dict.fromkeys(arrivals))
@@ -51,6 +51,9 @@ class Result:
         late = [after for before, after in zip(first, first[1:]) if after < before]
         if ordered and late:
             self.faults.append(f"{what}: first arrivals out of order: {shortened(late)}")
+        if once and len(arrivals) > len(first):
+            again = [number for number in first if arrivals.count(number) > 1]
+            self.faults.append(f"{what}: came more than once: {shortened(again)}")
         numbers = [len(published), len(acknowledged), len(first), len(missing), len(arrivals) - len(first)]
         for column, number in zip(COLUMNS, numbers):
             self.counts[column] = (self.counts[column] or 0) + number
