@@ -88,17 +88,23 @@
 //!   and gives it out as `Ready`, which nothing else can make, once that is done. A reply rests on all that it reports,
 //!   also on what an earlier packet changed: a repeated SUBSCRIBE, or Session Present, waits for the ticket of the
 //!   session's last change.
-//! - **Acknowledgements keep their order**, and the CONNACK is first. A link has *one* FIFO for PUBACK, SUBACK,
-//!   UNSUBACK and CONNACK. The standard asks for order among PUBACKs only [MQTT-4.6.0-2]; several FIFOs would let none
+//! - **Acknowledgements keep their order**, and the CONNACK is first. A link has *one* FIFO for all of them, from CONNACK
+//!   to PUBCOMP. The standard asks for order among those of one kind only [MQTT-4.6.0-2]; several FIFOs would let none
 //!   leave earlier that matters, because a commit completes everything recorded before it. The price is that a message
 //!   which is settled early waits behind an acknowledgement that needs the disk. The FIFO is a capacity: when it is
 //!   full, the link is not read.
+//! - **Exactly once rests on what is on disk** (`broker/qos2.rs`). A publisher's Packet Identifier is *held* from the
+//!   PUBREC to the PUBREL, in one batch with its message. A subscriber is sent a message of QoS 2 when its row is on disk,
+//!   so that it never comes under a second number; its PUBREC turns what is owed into the PUBREL, and PUBREC, PUBREL and
+//!   PUBCOMP each rest on the record of what they answer.
 //! - **A queue is \[on disk\]\[committing\]\[filling\]**, in the order of sequence numbers. A window is fed from disk
 //!   while its head is there, then from the journal. At a commit the rows change their place, and nothing else.
 //! - **No sequence number is used for two messages, and a Packet Identifier follows from it.** So a message that is
 //!   sent again, also after a crash, has the identifier that it had [MQTT-4.4.0-1], and nothing is written at delivery.
 //!   A session's record holds `seq_reserved`, raised in blocks of [`SEQ_RESERVE`](limits::SEQ_RESERVE); a number above
-//!   the committed reserve is never sent, and recovery continues there. Numbers in flight lie less than 65,535 apart.
+//!   the committed reserve is never sent, and recovery continues there. Numbers in flight lie less than 65,535 apart, and
+//!   so do all that may be on disk still: an identifier is not used again before the settlement of its last message is
+//!   committed.
 //! - **What is settled before it is written is never written** (*elision*). A settlement that meets its row in the
 //!   filling batch cancels both; one that meets it in the committing batch frees the PUBACK at once. A batch in which
 //!   nothing is left costs no write.
@@ -184,6 +190,8 @@
 //!   becomes full all the same, who sets one more is disconnected (0x97).
 //! - 3.1.1 [MQTT-7.0.0-1]: a bridge is a client that begins anew with each connection. What was not acknowledged it sends
 //!   again as a new message, without DUP and under another Packet Identifier, because its client library keeps none.
+//! - 3.1.1 [MQTT-4.3.1-1], 5.0 [MQTT-4.3.1-1]: where a `[[queue]]` asks for `qos0`, what it has queued of QoS 0 may come
+//!   again after a crash, because nobody acknowledges it.
 //!
 //! What the standard does not number: who sends more than the Receive Maximum is not disconnected (5.0, 3.3.4) but not
 //! read until it might have sent.
