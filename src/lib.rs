@@ -190,11 +190,10 @@
 //!   becomes full all the same, who sets one more is disconnected (0x97).
 //! - 3.1.1 [MQTT-7.0.0-1]: a bridge is a client that begins anew with each connection. What was not acknowledged it sends
 //!   again as a new message, without DUP and under another Packet Identifier, because its client library keeps none.
-//! - 3.1.1 [MQTT-4.3.1-1], 5.0 [MQTT-4.3.1-1]: where a `[[queue]]` asks for `qos0`, what it has queued of QoS 0 may come
-//!   again after a crash, because nobody acknowledges it.
 //!
 //! What the standard does not number: who sends more than the Receive Maximum is not disconnected (5.0, 3.3.4) but not
-//! read until it might have sent.
+//! read until it might have sent. Where a `[[queue]]` asks for `qos0`, what it has queued of QoS 0 may come again after a
+//! crash (4.3.1), because nobody acknowledges it.
 //!
 //! # Not in this version
 //!
