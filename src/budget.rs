@@ -69,8 +69,8 @@ pub fn pools(config: &Config) -> Pools {
             packet.max(4 << 20) + BUFFER_MIN_BYTES,
         ),
         buffer_bytes: (memory / 12).max(4 * packet),
-        transient_bytes: (memory / 24).max(packet),
-        retained_bytes: memory / 24,
+        transient_bytes: (memory / 28).max(packet),
+        retained_bytes: memory / 28,
     }
 }
 
@@ -249,3 +249,41 @@ impl fmt::Display for OverBudget {
 }
 
 impl std::error::Error for OverBudget {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_into_any_memory_with_bridges_and_without() {
+        let file = std::env::temp_dir().join(format!("larder-budget-{}.toml", std::process::id()));
+        // Beside two bridges 16 MiB leave no room for a client, which is said.
+        for (mebibytes, most) in [
+            (16, 1),
+            (20, 2),
+            (24, 2),
+            (32, 2),
+            (40, 2),
+            (48, 4),
+            (256, 4),
+        ] {
+            for bridges in 0..=most {
+                let mut text = format!("[limits]\nmemory_max = \"{mebibytes} MiB\"\n");
+                for name in 0..bridges {
+                    text += &format!(
+                        "[[bridge]]\nname = \"b{name}\"\nurl = \"mqtt://a\"\nclient_id = \"c{name}\"\n\
+                         forward = [{{ filter = \"f\" }}]\n"
+                    );
+                }
+                std::fs::write(&file, text).unwrap();
+                let config = Config::load(&file, 4 << 30).unwrap();
+                if let Err(error) = check(&config) {
+                    panic!("{mebibytes} MiB, {bridges} bridges: {error}");
+                }
+            }
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+}

@@ -19,9 +19,11 @@ const BIND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 1883);
 
 /// The default of `memory_max` is a quarter of the machine, and not more than this.
 const MEMORY_MAX_DEFAULT_CEILING: u64 = 48 << 20;
-/// Of `memory_max`, what is left for links and sessions by default: without this, at so much for a link and two sessions.
-const FIXED_MEMORY: u64 = 14 << 20;
-const LINK_MEMORY: u64 = 34 << 10;
+/// Of `memory_max`, what is left for links and sessions by default: without this, and without what the pools take, at so
+/// much for a link and two sessions. `budget` has the exact terms, and a test that these are enough.
+const FIXED_MEMORY: u64 = 9 << 20;
+const POOLS_MEMORY: (u64, u64) = (17, 64);
+const LINK_MEMORY: u64 = 53 << 9;
 const BRIDGE_MEMORY: u64 = 5 << 19;
 const LINKS: u32 = 1_000;
 const SESSIONS: u32 = 2_000;
@@ -176,7 +178,8 @@ impl Checker<'_> {
             ));
         }
         // A small machine gets as many as fit; what the file says is taken as it is.
-        let fixed = FIXED_MEMORY + bridges as u64 * BRIDGE_MEMORY;
+        let pools = memory_max.value / POOLS_MEMORY.1 * POOLS_MEMORY.0;
+        let fixed = FIXED_MEMORY + pools + bridges as u64 * BRIDGE_MEMORY;
         let fits = memory_max.value.saturating_sub(fixed) / LINK_MEMORY;
         let links = u32::try_from(fits).unwrap_or(LINKS).clamp(1, LINKS);
         Ok(Limits {

@@ -145,7 +145,7 @@ fn a_budget_above_memory_max_is_refused_and_check_prints_its_terms() {
     assert_eq!(check.code, Some(1));
     assert!(check.stdout.contains("would not start"), "{}", check.stdout);
 
-    configuration("40 MiB");
+    configuration("64 MiB");
     let check = outcome(&["check", "--config", path(&file)]);
     assert_eq!((check.code, check.stderr.as_str()), (Some(0), ""));
     // The last table: its rows end in their bytes, and these make the sum.
@@ -159,7 +159,7 @@ fn a_budget_above_memory_max_is_refused_and_check_prints_its_terms() {
         terms.len() > 5 && terms.iter().sum::<u64>() == *sum,
         "{table}"
     );
-    assert!(*sum <= *memory_max && *memory_max == 40 << 20, "{table}");
+    assert!(*sum <= *memory_max && *memory_max == 64 << 20, "{table}");
 }
 
 /// It ended with this code, printed nothing but one line of error, and that has `part` in it.
