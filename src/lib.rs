@@ -186,6 +186,8 @@
 //! - 3.1.1 [MQTT-3.8.4-1] [MQTT-3.10.4-4], 5.0 [MQTT-3.8.4-1] [MQTT-3.10.4-4]: a SUBSCRIBE or UNSUBSCRIBE with more than
 //!   [`SUBSCRIBE_FILTERS`](limits::SUBSCRIBE_FILTERS) filters, or whose acknowledgement its client could not take, closes
 //!   the link before anything is changed. (The latter must not be sent, 3.1.2-24.)
+//! - 5.0 [MQTT-3.3.1-5]: a retained message of QoS 0 for which there is no room is delivered and not retained, nor is the
+//!   one before it kept. (3.1.1 allows that; QoS 1 and 2 are refused.)
 //! - 5.0 [MQTT-3.3.2-12]: the aliases of all links share a pool. When it is nearly full, clients are told none; if it
 //!   becomes full all the same, who sets one more is disconnected (0x97).
 //! - 3.1.1 [MQTT-7.0.0-1]: a bridge is a client that begins anew with each connection. What was not acknowledged it sends

@@ -23,6 +23,14 @@ pub(crate) struct Conversation {
     pub(crate) steps: Vec<Step>,
 }
 
+impl Conversation {
+    /// Whether a broker that runs already will not do.
+    pub(crate) fn needs_own_broker(&self) -> bool {
+        let is_restart = |step: &Step| matches!(step.action, Action::Restart);
+        self.fresh || self.steps.iter().any(is_restart)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) line: usize,

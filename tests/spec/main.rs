@@ -47,7 +47,8 @@ fn conversations() {
         .iter()
         .partition(|conversation| is_wanted(conversation, &filter));
     let (playable, skipped): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|conversation| {
-        let lacks_own_broker = conversation.fresh && matches!(setup, Setup::Running(_));
+        let lacks_own_broker =
+            conversation.needs_own_broker() && matches!(setup, Setup::Running(_));
         let is_our_own_choice = conversation.own_choice && rules.peer;
         !(lacks_own_broker || is_our_own_choice)
     });
