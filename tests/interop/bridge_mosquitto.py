@@ -109,3 +109,36 @@ def loop_refused(lab, result):
         for part in f"{file}:{line}", "both/#", "both/+/x", "No Local":
             expect(part in said, f"larder {command} says nothing of {part}: {said}")
         expect(len(said.splitlines()) == 1, f"more than one error: {said}")
+
+
+@test("bridge to mosquitto, 3.1.1: what is retained on one side is retained on the other", version=4)
+@test("bridge to mosquitto, 5.0: what is retained on one side is retained on the other", version=5)
+def retained(lab, result, version):
+    cloud, gateway = lab.mosquitto(), lab.larder()
+    publish(cloud, "-r", "-q", 1, "-t", "site/cmd/before", "-m", "above")
+    publish(gateway, "-r", "-q", 1, "-t", "sensors/before", "-m", "below")
+    # The bridge comes later than what is retained already.
+    gateway.stop()
+    gateway.configure(bridge(url(cloud.port), version=version, forward=FORWARD, receive=RECEIVE))
+    gateway.start()
+    for broker, other, mine, theirs in [
+        (gateway, cloud, "sensors", "site/sensors"),
+        (cloud, gateway, "site/cmd", "cmd"),
+    ]:
+        side = "below" if broker is gateway else "above"
+        watcher = MosquittoSub(lab, other, "-q", "1", "-t", f"{theirs}/#")
+        expect(watcher.take(1)[0]["payload"] == side, "what was there already")
+        publish(broker, "-r", "-q", 1, "-t", f"{mine}/now", "-m", side)
+        expect(watcher.take(1)[0]["topic"] == f"{theirs}/now", "what came then")
+        due = [f"{theirs}/before", f"{theirs}/now"]
+        if version == 4 and broker is cloud:
+            # A 3.1.1 client is not told of new messages that they are retained.
+            due.pop()
+        reader = MosquittoSub(lab, other, "-q", "1", "-t", f"{theirs}/#")
+        seen = reader.take(len(due))
+        expect(sorted(message["topic"] for message in seen) == due, seen)
+        expect(all(message["retain"] for message in seen), seen)
+        reader.nothing_more()
+        publish(broker, "-r", "-q", 1, "-t", f"{mine}/now", "-n")
+        watcher.take(1)
+        MosquittoSub(lab, other, "-q", "1", "-t", f"{theirs}/now").nothing_more()

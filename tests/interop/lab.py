@@ -132,6 +132,10 @@ class Larder(Broker):
         super().__init__(lab, name)
         self.binary = lab.binary
         self.config = self.directory / "larder.toml"
+        self.configure(more, top)
+
+    def configure(self, more, top=""):
+        """Its configuration from its next start on."""
         self.config.write_text(
             f'data_dir = "{self.directory}/data"\n{top}\n[[listener]]\nbind = "{HOST}:{self.port}"\n{more}\n'
         )
