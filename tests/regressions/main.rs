@@ -19,6 +19,7 @@ mod qos2;
 mod queue;
 mod retained;
 mod sessions;
+mod will_lives;
 mod wills;
 mod wires;
 mod world;

@@ -61,6 +61,8 @@ struct Ending {
     name: &'static str,
     /// Whether a new link takes up the session.
     resumes: bool,
+    /// Whether no session of the client is left.
+    ends: bool,
     end: fn(&mut World, LinkId),
 }
 
@@ -68,11 +70,13 @@ const ENDINGS: [Ending; 6] = [
     Ending {
         name: "it is lost",
         resumes: false,
+        ends: false,
         end: |world, link| world.lose(link),
     },
     Ending {
         name: "it is taken over",
         resumes: true,
+        ends: false,
         end: |world, _| {
             world.open_with(&client());
             world.settle();
@@ -81,6 +85,7 @@ const ENDINGS: [Ending; 6] = [
     Ending {
         name: "it is taken over with Clean Start",
         resumes: false,
+        ends: false,
         end: |world, _| {
             world.open_with(&Connect::v5("client"));
             world.settle();
@@ -89,6 +94,7 @@ const ENDINGS: [Ending; 6] = [
     Ending {
         name: "it is lost, and the client is back",
         resumes: true,
+        ends: false,
         end: |world, link| {
             world.lose(link);
             world.open_with(&client());
@@ -98,12 +104,14 @@ const ENDINGS: [Ending; 6] = [
     Ending {
         name: "it ends the session",
         resumes: false,
+        ends: true,
         // Disconnect with Will Message, Session Expiry Interval 0.
         end: |world, link| world.say(link, &[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 0]),
     },
     Ending {
         name: "it is lost, and the session expires",
         resumes: false,
+        ends: true,
         end: |world, link| {
             world.lose(link);
             world.pass(DAY + MINUTE);
@@ -158,10 +166,13 @@ fn a_will_that_finds_no_room_is_published_when_there_is_some() {
             let mut world = world_with_a_reader();
             let link = world.connect(&client().will("w", b"gone", 1));
             full(&mut world);
+            let sessions = world.gauges().sessions;
             (ending.end)(&mut world, link);
             world.flash().claims_used = None;
             world.unstall();
             world.pass(2 * SECOND);
+            let left = sessions - u64::from(ending.ends);
+            assert!(world.gauges().sessions <= left, "{}", ending.name);
             assert_eq!(wills(&mut world), 1, "{}", ending.name);
             assert_eq!(world.counters().wills_dropped, 0);
             world.pass(2 * SECOND);

@@ -303,6 +303,11 @@ impl World {
         self.settle();
     }
 
+    /// Whether everything is on disk.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.server.broker().is_saved()
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         self.server.broker().counters()
     }
