@@ -233,11 +233,14 @@ impl Broker {
             .and_then(|publisher| Some((publisher.place, publisher.packet_id?)))
             .filter(|_| publication.qos == Qos::ExactlyOnce);
         let holds = hold.is_some_and(|(place, _)| self.is_stored(place));
-        let is_recorded = rows > 0 || holds || retaining.is_recorded(publication.qos);
         let stored_will = publication
             .publisher
             .map(|publisher| publisher.place)
             .filter(|place| publication.is_will && self.is_stored(*place));
+        // A Will that was on disk stays there as what its topic retains.
+        let retains = retaining != Retaining::Nothing
+            && (publication.qos > Qos::AtMostOnce || stored_will.is_some());
+        let is_recorded = rows > 0 || holds || retains;
         if stored_will.is_some() && !self.journal.has_room_to_settle() {
             return Published::Wait(Admission::Wait);
         }
@@ -276,7 +279,7 @@ impl Broker {
             self.remove_stored_will(place, now);
         }
         let held = hold.is_some_and(|(place, packet_id)| self.hold(place, packet_id, now));
-        let retained = self.retain(publication, retaining, owed, now);
+        let retained = self.retain(publication, retaining, owed, retains, now);
         Published::Taken {
             matched: !targets.targets.is_empty(),
             rests_on: match (owed, commit.filter(|_| held).or(retained)) {

@@ -1,8 +1,8 @@
 //! RETAIN of a PUBLISH [MQTT 3.3.1.3]: which message a topic retains, what of it the store is told, and when.
 //!
-//! A change of QoS 1 or 2 is recorded with the message that makes it, and its acknowledgement rests on that. One of QoS 0 is
-//! recorded too, but of one topic no more often than every [`RETAINED_WAIT`]; what comes meanwhile waits in memory. What
-//! begins with `$` is the server's own, and is not recorded.
+//! A change of QoS 1 or 2, or by the Will of a stored session, is recorded with the message that makes it, and its
+//! acknowledgement rests on that. Another one of QoS 0 is recorded too, but of one topic no more often than every
+//! [`RETAINED_WAIT`]; what comes meanwhile waits in memory. What begins with `$` is the server's own, and is not recorded.
 
 use super::Broker;
 use super::admit::Admission;
@@ -27,13 +27,6 @@ pub(super) enum Retaining {
     Remove,
     /// There is no room for it. The last one goes all the same: it is out of date.
     Discard,
-}
-
-impl Retaining {
-    /// Whether an acknowledgement rests on a record of it.
-    pub(super) fn is_recorded(self, qos: Qos) -> bool {
-        self != Retaining::Nothing && qos > Qos::AtMostOnce
-    }
 }
 
 /// When the retained messages are looked through for what has expired.
@@ -61,12 +54,14 @@ impl Broker {
         (!can_be_told).then_some(Retaining::Discard)
     }
 
-    /// Does it. `message`: where the message is in the journal, if it is there. Gives back what its acknowledgement rests on.
+    /// Does it. `message`: where the message is in the journal, if it is there. `is_recorded`: it is recorded with it in any
+    /// case. Gives back what its acknowledgement rests on.
     pub(super) fn retain(
         &mut self,
         publication: &Publication,
         retaining: Retaining,
         message: Option<MessageNo>,
+        is_recorded: bool,
         now: Now,
     ) -> Option<Ticket> {
         let none = Content {
@@ -86,7 +81,7 @@ impl Broker {
             let due = now.mono.after(RETAINED_SWEEP);
             self.retained_sweep.due.get_or_insert(due);
         }
-        self.set_retained(&content, publication.qos, message, now)
+        self.set_retained(&content, publication.qos, message, is_recorded, now)
     }
 
     /// Sets what a topic retains; an empty payload: nothing.
@@ -95,11 +90,11 @@ impl Broker {
         content: &Content,
         qos: Qos,
         message: Option<MessageNo>,
+        is_recorded: bool,
         now: Now,
     ) -> Option<Ticket> {
         let topic = content.topic;
         let is_removal = content.payload.is_empty();
-        let is_recorded = qos > Qos::AtMostOnce;
         let found = self.retained.stored(topic);
         let before = found.unwrap_or_default();
         if topic.starts_with('$') {
@@ -297,7 +292,7 @@ impl Broker {
                 topic: topic_of(&key, &mut topic),
                 ..Content::default()
             };
-            self.set_retained(&none, Qos::AtMostOnce, None, now);
+            self.set_retained(&none, Qos::AtMostOnce, None, false, now);
         }
         self.retained_sweep.due = match after {
             Some(_) => Some(now.mono),

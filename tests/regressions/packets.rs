@@ -24,6 +24,7 @@ struct Will {
     topic: &'static str,
     payload: &'static [u8],
     qos: u8,
+    retain: bool,
     properties: Vec<u8>,
 }
 
@@ -79,10 +80,16 @@ impl Connect {
                 topic,
                 payload,
                 qos,
+                retain: false,
                 properties,
             }),
             ..self
         }
+    }
+
+    pub(crate) fn will_retain(mut self) -> Connect {
+        self.will.as_mut().unwrap().retain = true;
+        self
     }
 
     /// With a Will Delay Interval.
@@ -100,7 +107,10 @@ impl Connect {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = string("MQTT");
-        let will_flags = self.will.as_ref().map_or(0, |will| 0b100 | will.qos << 3);
+        let will_flags = self
+            .will
+            .as_ref()
+            .map_or(0, |will| u8::from(will.retain) << 5 | will.qos << 3 | 0b100);
         body.extend([self.version, u8::from(self.clean) << 1 | will_flags]);
         body.extend(self.keep_alive.to_be_bytes());
         if self.is_v5() {

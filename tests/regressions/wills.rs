@@ -1,6 +1,8 @@
 //! Wills: published once, whatever becomes of the server, and never lost for want of room.
 
-use crate::packets::{CONNACK, Connect, publish_1};
+use crate::packets::{
+    CONNACK, Connect, messages, publish_0, publish_1, retained, subscribe, without_suback,
+};
 use crate::world::World;
 use larder::limits::Limits;
 use larder::net::LinkId;
@@ -282,4 +284,23 @@ fn a_shutdown_publishes_the_wills_that_have_no_delay() {
     assert_eq!(wills(&mut world), 2);
     world.pass(2 * MINUTE);
     assert_eq!(wills(&mut world), 1);
+}
+
+/// The Will of a stored session is on disk, and stays there as what its topic retains, whatever its QoS. [MQTT-3.1.2-15]
+#[test]
+fn a_retained_will_is_on_disk_however_often_its_topic_changes() {
+    let mut world = World::new(Limits::default());
+    let will = client().will("w", b"gone", 0).will_retain();
+    let link = world.connect(&will);
+    let publisher = world.connect(&Connect::v311("publisher"));
+    world.say(publisher, &retained(publish_0("w", b"here")));
+    world.lose(link);
+    let mut world = world.crash();
+    let reader = world.connect(&reader());
+    world.say(reader, &subscribe(false, 1, &["w".to_owned()], 0));
+    let received = world.received(reader);
+    let (retained, _) = without_suback(&received);
+    let retained = messages(false, &retained);
+    assert_eq!(retained.len(), 1);
+    assert_eq!(retained[0].payload, b"gone");
 }
