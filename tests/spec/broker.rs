@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,22 +55,10 @@ impl Setup {
             }),
             Setup::Binary { runner, binary } => {
                 let mut process = Process::new(runner, binary, settings, self.patience())?;
-                // Between finding a free port and using it another program may take it.
-                let mut last = String::new();
-                for _ in 0..3 {
-                    match process
-                        .start(free_port().map_err(|error| format!("no free port: {error}"))?)
-                    {
-                        Ok(address) => {
-                            return Ok(Broker {
-                                address,
-                                process: Some(process),
-                            });
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
+                Ok(Broker {
+                    address: process.start()?,
+                    process: Some(process),
+                })
             }
         }
     }
@@ -82,14 +70,15 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Kills the broker and starts it again on the same port and data.
+    /// Kills the broker and starts it again on the same data, on another port.
     pub(crate) fn restart(&mut self) -> Result<(), String> {
         let process = self
             .process
             .as_mut()
             .ok_or("only a broker that was started here can be restarted")?;
         process.kill();
-        process.start(self.address).map(drop)
+        self.address = process.start()?;
+        Ok(())
     }
 
     /// What became of the process, if it is gone: its status and the end of its log.
@@ -141,9 +130,11 @@ impl Process {
         })
     }
 
-    /// Starts it and waits until it accepts a connection.
-    fn start(&mut self, address: SocketAddr) -> Result<SocketAddr, String> {
-        self.spawn(address)
+    /// Starts it and waits until it says where it listens. The system chooses the port: one that is looked for before
+    /// may be another's when it is used.
+    fn start(&mut self) -> Result<SocketAddr, String> {
+        let before = self.log().len();
+        self.spawn()
             .map_err(|error| format!("{}: {error}", self.command.join(" ")))?;
         let deadline = Instant::now() + self.patience;
         while Instant::now() < deadline {
@@ -157,23 +148,23 @@ impl Process {
                     self.log_tail()
                 ));
             }
-            if TcpStream::connect(address).is_ok() {
+            if let Some(address) = listening_address(&self.log()[before..]) {
                 return Ok(address);
             }
-            // Nothing tells when a port begins to accept, so it is asked again.
+            // Nothing tells that the log has grown, so it is read again.
             std::thread::sleep(Duration::from_millis(5));
         }
         self.kill();
         Err(format!(
-            "the broker did not accept on {address} within {:?}; its log ends:\n{}",
+            "the broker did not listen within {:?}; its log ends:\n{}",
             self.patience,
             self.log_tail()
         ))
     }
 
-    fn spawn(&mut self, address: SocketAddr) -> io::Result<()> {
+    fn spawn(&mut self) -> io::Result<()> {
         let configuration = self.directory.join("larder.toml");
-        fs::write(&configuration, self.configuration(address))?;
+        fs::write(&configuration, self.configuration())?;
         let log = File::options()
             .create(true)
             .append(true)
@@ -192,10 +183,10 @@ impl Process {
     }
 
     /// The defaults, on one port, with data of its own and what the conversation asks for.
-    fn configuration(&self, address: SocketAddr) -> String {
+    fn configuration(&self) -> String {
         let data = self.directory.join("data").display().to_string();
         format!(
-            "data_dir = {data:?}\n{}\n\n[[listener]]\nbind = \"{address}\"\n",
+            "data_dir = {data:?}\n{}\n\n[[listener]]\nbind = \"127.0.0.1:0\"\n",
             self.settings
         )
     }
@@ -208,8 +199,13 @@ impl Process {
         }
     }
 
+    fn log(&self) -> String {
+        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let log = self.log();
         let lines = log.lines().collect::<Vec<_>>();
         lines[lines.len().saturating_sub(15)..]
             .iter()
@@ -225,6 +221,8 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+/// The address in the line "… listens on 127.0.0.1:1883; …", once that is whole.
+fn listening_address(log: &str) -> Option<SocketAddr> {
+    let (_, after) = log.split_once(" listens on ")?;
+    after.split_once(';')?.0.parse().ok()
 }
