@@ -52,6 +52,9 @@ pub(crate) enum Received {
     },
     Publish(Message),
     PubAck(PacketId, ReasonCode),
+    PubRec(PacketId, ReasonCode),
+    PubRel(PacketId),
+    PubComp(PacketId),
     SubAck(Vec<u8>),
     PingResp,
     Disconnect(ReasonCode),
@@ -63,8 +66,16 @@ pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) dup: bool,
-    /// With QoS 1.
+    /// With QoS 1 and 2.
     pub(crate) packet_id: Option<PacketId>,
+}
+
+/// What QoS 2 is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    PubRec,
+    PubRel,
+    PubComp,
 }
 
 pub(crate) struct Client {
@@ -169,6 +180,22 @@ impl Client {
             Some(_) => Qos::AtLeastOnce,
             None => Qos::AtMostOnce,
         };
+        self.queue_message(topic, payload, qos, packet_id, dup);
+    }
+
+    /// Puts a PUBLISH of QoS 2 into the outbox.
+    pub(crate) fn queue_publish_2(&mut self, topic: &str, payload: &[u8], id: PacketId, dup: bool) {
+        self.queue_message(topic, payload, Qos::ExactlyOnce, Some(id), dup);
+    }
+
+    fn queue_message(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: Qos,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) {
         let publish = Packet::Publish(Publish {
             dup,
             qos,
@@ -258,6 +285,21 @@ impl Client {
             properties: Properties::EMPTY,
         });
         ack.encode(self.version, &mut self.outbox);
+    }
+
+    /// Puts a step of QoS 2 into the outbox.
+    pub(crate) fn queue_step(&mut self, step: Step, packet_id: PacketId) {
+        let ack = Ack {
+            packet_id,
+            reason: ReasonCode::Success,
+            properties: Properties::EMPTY,
+        };
+        let packet = match step {
+            Step::PubRec => Packet::PubRec(ack),
+            Step::PubRel => Packet::PubRel(ack),
+            Step::PubComp => Packet::PubComp(ack),
+        };
+        packet.encode(self.version, &mut self.outbox);
     }
 
     /// PINGREQ and PINGRESP: what was sent before has been dealt with.
@@ -392,6 +434,9 @@ fn owned(packet: Packet) -> io::Result<Received> {
             packet_id: publish.packet_id,
         }),
         Packet::PubAck(ack) => Received::PubAck(ack.packet_id, ack.reason),
+        Packet::PubRec(ack) => Received::PubRec(ack.packet_id, ack.reason),
+        Packet::PubRel(ack) => Received::PubRel(ack.packet_id),
+        Packet::PubComp(ack) => Received::PubComp(ack.packet_id),
         Packet::SubAck(suback) => Received::SubAck(suback.reasons.to_owned()),
         Packet::PingResp => Received::PingResp,
         Packet::Disconnect(disconnect) => Received::Disconnect(disconnect.reason),

@@ -18,6 +18,7 @@ mod durable;
 mod flash;
 mod full;
 mod kill;
+mod qos2;
 mod shutdown;
 mod stall;
 mod start;
