@@ -101,6 +101,8 @@ pub struct Client {
     calm: bool,
     /// It begins anew, until it is told that it has.
     clean: bool,
+    /// Whether its session ends with its present link.
+    ends_with_link: bool,
     made: u32,
     next_message: Millis,
     next_whim: Millis,
@@ -127,6 +129,7 @@ impl Client {
             random,
             calm: false,
             clean: false,
+            ends_with_link: false,
             made: 0,
             next_message: first,
             next_whim: if plan.whims == 0 { NEVER } else { plan.whims },
@@ -217,6 +220,8 @@ impl Client {
         if clean {
             self.forget();
         }
+        self.ends_with_link =
+            self.plan.expiry == 0 || (clean && self.plan.version == Version::V311);
         self.state = State::Connecting { since: now };
         self.deeds.push(Deed::Connect);
         self.deeds.push(Deed::Send(Wire::Connect(Hello {
@@ -245,6 +250,11 @@ impl Client {
         self.state = State::Away {
             until: now + 10 + away,
         };
+        if self.ends_with_link {
+            // Also where it is told of another session next, which one of its CONNECTs has made since.
+            self.forget();
+            self.subscribed.clear();
+        }
         self.incoming.link_ended();
         self.asked.clear();
         self.echoes.clear();
