@@ -73,9 +73,12 @@ pub(crate) struct Message {
 /// What QoS 2 is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    PubRec,
-    PubRel,
-    PubComp,
+    /// PUBREC
+    Receipt,
+    /// PUBREL
+    Release,
+    /// PUBCOMP
+    Completion,
 }
 
 pub(crate) struct Client {
@@ -295,9 +298,9 @@ impl Client {
             properties: Properties::EMPTY,
         };
         let packet = match step {
-            Step::PubRec => Packet::PubRec(ack),
-            Step::PubRel => Packet::PubRel(ack),
-            Step::PubComp => Packet::PubComp(ack),
+            Step::Receipt => Packet::PubRec(ack),
+            Step::Release => Packet::PubRel(ack),
+            Step::Completion => Packet::PubComp(ack),
         };
         packet.encode(self.version, &mut self.outbox);
     }

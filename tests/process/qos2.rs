@@ -43,11 +43,11 @@ impl Receiver {
         match received {
             Received::Publish(message) => {
                 let id = self.publish(message);
-                client.queue_step(Step::PubRec, id);
+                client.queue_step(Step::Receipt, id);
             }
             Received::PubRel(id) => {
                 self.held.remove(id);
-                client.queue_step(Step::PubComp, *id);
+                client.queue_step(Step::Completion, *id);
             }
             other => panic!("{other:?}"),
         }
@@ -102,7 +102,7 @@ fn a_publisher_may_see_the_broker_killed_at_every_packet_of_its_handshake() {
                 client.flush().unwrap();
             };
             let release = |client: &mut Client| {
-                client.queue_step(Step::PubRel, ID);
+                client.queue_step(Step::Release, ID);
                 client.flush().unwrap();
             };
             let received = |client: &mut Client| {
@@ -180,7 +180,7 @@ fn a_subscriber_may_see_the_broker_killed_at_every_packet_of_its_handshake() {
                 };
                 assert_eq!(receiver.publish(&again), id, "[MQTT-4.4.0-1]");
             }
-            client.queue_step(Step::PubRec, id);
+            client.queue_step(Step::Receipt, id);
             client.flush().unwrap();
             if moment == 1 {
                 // The PUBREC may have been recorded or not: the PUBLISH comes again, or its PUBREL.
@@ -188,7 +188,7 @@ fn a_subscriber_may_see_the_broker_killed_at_every_packet_of_its_handshake() {
                 let mut received = client.receive().unwrap();
                 if let Received::Publish(again) = &received {
                     assert_eq!(receiver.publish(again), id);
-                    client.queue_step(Step::PubRec, id);
+                    client.queue_step(Step::Receipt, id);
                     client.flush().unwrap();
                     received = client.receive().unwrap();
                 }
@@ -202,7 +202,7 @@ fn a_subscriber_may_see_the_broker_killed_at_every_packet_of_its_handshake() {
                 assert_eq!(client.receive().unwrap(), Received::PubRel(id), "{number}");
             }
             receiver.held.remove(&id);
-            client.queue_step(Step::PubComp, id);
+            client.queue_step(Step::Completion, id);
             client.flush().unwrap();
             if moment == 3 {
                 // The PUBCOMP may have been recorded or not.
@@ -254,7 +254,7 @@ fn publish(place: &Place, stop: &AtomicBool) -> u32 {
             let mut client = Client::connect(place.wait(), &identity)?;
             for (number, received) in &under_way {
                 match received {
-                    true => client.queue_step(Step::PubRel, packet_id(*number)),
+                    true => client.queue_step(Step::Release, packet_id(*number)),
                     false => {
                         let payload = number.to_string();
                         client.queue_publish_2(
@@ -281,7 +281,7 @@ fn publish(place: &Place, stop: &AtomicBool) -> u32 {
                     Received::PubRec(id, ReasonCode::Success) => {
                         let number = number_of(&under_way, id);
                         under_way.insert(number, true);
-                        client.queue_step(Step::PubRel, id);
+                        client.queue_step(Step::Release, id);
                     }
                     Received::PubComp(id) => {
                         let number = number_of(&under_way, id);
