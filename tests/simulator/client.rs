@@ -61,6 +61,8 @@ pub struct Plan {
     pub publishes: Option<Publishes>,
     pub subscribes: Vec<Subscription>,
     pub manners: Manners,
+    /// When it comes first; `None`: within two seconds.
+    pub comes: Option<Millis>,
     /// Mean time between whims (leaving, taking over, unsubscribing); 0: none.
     pub whims: Millis,
     /// How long it stays away at most.
@@ -76,7 +78,7 @@ pub struct Publishes {
     /// Mean time between messages.
     pub every: Millis,
     pub total: u32,
-    /// One message in so many has QoS 0, or of the others QoS 2, or a Message Expiry Interval; 0: none.
+    /// One message in so many has QoS 0, or a Message Expiry Interval; of the others each so manieth has QoS 2; 0: none.
     pub at_most_once_in: u64,
     pub exactly_once_in: u64,
     pub expires_in: u64,
@@ -122,7 +124,8 @@ pub struct Client {
 
 impl Client {
     pub fn new(plan: Plan, mut random: Random) -> Client {
-        let first = random.below(2000);
+        let some_time = random.below(2000);
+        let first = plan.comes.unwrap_or(some_time);
         Client {
             state: State::Away { until: first },
             deeds: Vec::new(),
@@ -330,7 +333,7 @@ impl Client {
         };
         let qos = if self.random.one_in(publishes.at_most_once_in) {
             Qos::AtMostOnce
-        } else if self.random.one_in(publishes.exactly_once_in) {
+        } else if every(publishes.exactly_once_in, self.made) {
             Qos::ExactlyOnce
         } else {
             Qos::AtLeastOnce
@@ -529,4 +532,9 @@ impl Client {
         self.outgoing.forget();
         self.incoming.forget();
     }
+}
+
+/// Whether `number` is a multiple of `of`; never for 0.
+fn every(of: u64, number: u32) -> bool {
+    of > 0 && u64::from(number) % of == 0
 }

@@ -26,13 +26,16 @@ mod world;
 
 use larder_packet::Version;
 use oracle::GATEWAY;
-use plan::{Few, Kill, Plan};
+use plan::{Blow, Few, Plan, What};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use world::World;
 
 /// Seeds that are run, if `SIM_SEEDS` does not say how many.
-const SEEDS: u64 = 6000;
+const SEEDS: u64 = 5000;
+
+/// Two blows are close together if so many steps are between them at most.
+const CLOSE: u64 = 8;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -95,11 +98,11 @@ fn seeds() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Small worlds, completely: one publisher, one stored subscriber, few messages of QoS 1 and 2, and the gateway killed at
-/// every step, with and without what it had just given to the disk; the same with the bridge and the cloud.
+/// Small worlds, completely: one publisher, one stored subscriber, few messages of QoS 1 and 2, and at every step the gateway
+/// killed, with and without what it had just given to the disk, or a link cut; the same twice, close together; and the
+/// gateway killed with the bridge and the cloud.
 #[test]
 fn a_crash_at_every_step() {
-    let mut lives = 0;
     let two = Few {
         messages: 2,
         exactly_once_in: 0,
@@ -107,7 +110,7 @@ fn a_crash_at_every_step() {
         version: Version::V5,
         expiry: 0,
     };
-    let mut worlds = vec![(false, two), (true, two)];
+    let mut lives = strike_at_every_step(true, two, 0) + strike_at_every_step(false, two, CLOSE);
     for version in [Version::V311, Version::V5] {
         for (exactly_once_in, messages, window) in [(1, 2, 1), (2, 4, 4)] {
             for expiry in [0, u32::MAX] {
@@ -118,30 +121,43 @@ fn a_crash_at_every_step() {
                     version,
                     expiry,
                 };
-                worlds.push((false, few));
+                lives += strike_at_every_step(false, few, CLOSE);
             }
         }
     }
-    for (bridge, few) in worlds {
-        let clients = plan::one_of_each(bridge, few);
-        let whole = live(Plan::quiet(clients.clone(), bridge, Vec::new()), false);
-        let steps = whole.unwrap_or_else(|failure| panic!("{failure}")).steps;
-        for step in 1..=steps {
-            for commits in [false, true] {
-                let kill = Kill {
-                    step,
-                    server: GATEWAY,
-                    commits,
-                };
-                let life = live(Plan::quiet(clients.clone(), bridge, vec![kill]), false);
-                if let Err(failure) = life {
-                    panic!(
-                        "{failure}\nkilled at step {step} of {steps}, commits: {commits}, bridge: {bridge}, {few:?}"
-                    );
+    println!("{lives} lives with one blow each, or two");
+}
+
+/// Lives a small world with each blow at each step, and with a second one up to `close` steps later; says how many lives
+/// that were.
+fn strike_at_every_step(bridge: bool, few: Few, close: u64) -> u64 {
+    let clients = plan::one_of_each(bridge, few);
+    let live_with = |blows: &[Blow]| {
+        live(Plan::quiet(clients.clone(), bridge, blows.to_vec()), false)
+            .unwrap_or_else(|failure| panic!("{failure}\n{blows:?}, bridge: {bridge}, {few:?}"))
+    };
+    let whole = live_with(&[]);
+    let delivered = whole.oracle.delivered;
+    assert!(delivered >= u64::from(few.messages), "nothing of {few:?}");
+    let kills = [false, true].map(|commits| What::Kill {
+        server: GATEWAY,
+        commits,
+    });
+    let cuts = [0, 1].map(|client| What::Cut { client });
+    let all = [kills, cuts].concat();
+    let mut lives = 0;
+    for step in 1..=whole.steps {
+        for what in &all {
+            let first = Blow { step, what: *what };
+            live_with(&[first]);
+            lives += 1;
+            for step in step + 1..=step + close {
+                for what in &all {
+                    live_with(&[first, Blow { step, what: *what }]);
+                    lives += 1;
                 }
-                lives += 1;
             }
         }
     }
-    println!("{lives} lives with one crash each");
+    lives
 }

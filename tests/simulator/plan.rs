@@ -9,13 +9,19 @@ use larder::limits::Limits;
 use larder_packet::{Qos, Version};
 use std::time::Duration;
 
-/// A server is killed when the world has made so many steps.
+/// What befalls somebody when the world has made so many steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Kill {
+pub struct Blow {
     pub step: u64,
-    pub server: usize,
-    /// What it had given to the disk still becomes durable.
-    pub commits: bool,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    /// A server is killed. `commits`: what it had given to the disk still becomes durable.
+    Kill { server: usize, commits: bool },
+    /// The link of a client is cut.
+    Cut { client: usize },
 }
 
 /// A life, before it is lived.
@@ -48,7 +54,7 @@ pub struct Plan {
     pub strict_probe: bool,
     /// How long the storm lasts.
     pub storm: Millis,
-    pub kills: Vec<Kill>,
+    pub blows: Vec<Blow>,
 }
 
 impl Plan {
@@ -120,12 +126,12 @@ impl Plan {
             suspends: random.one_in(3),
             strict_probe,
             storm,
-            kills: Vec::new(),
+            blows: Vec::new(),
         }
     }
 
-    /// A life without chance in it: `clients`, and servers that are killed at these steps.
-    pub fn quiet(clients: Vec<(usize, client::Plan)>, bridge: bool, kills: Vec<Kill>) -> Plan {
+    /// A life without chance in it: `clients`, and what befalls them.
+    pub fn quiet(clients: Vec<(usize, client::Plan)>, bridge: bool, blows: Vec<Blow>) -> Plan {
         Plan {
             seed: 1,
             clients,
@@ -146,7 +152,7 @@ impl Plan {
             suspends: false,
             strict_probe: false,
             storm: 8_000,
-            kills,
+            blows,
         }
     }
 }
@@ -225,6 +231,7 @@ fn client(random: &mut Random, client_id: &str, storm: Millis) -> client::Plan {
             twice_in: 0,
             refuses_in: 0,
         },
+        comes: None,
         whims: *random.pick(&[0, 0, 5_000, 30_000]),
         away: *random.pick(&[100, 5_000, 60_000, storm]),
         probe: false,
@@ -297,7 +304,7 @@ fn subscriber(random: &mut Random, filters: &[&str], storm: Millis) -> client::P
 #[derive(Clone, Copy, Debug)]
 pub struct Few {
     pub messages: u32,
-    /// One in so many has QoS 2; 0: none.
+    /// Each so manieth has QoS 2; 0: none.
     pub exactly_once_in: u64,
     /// How many are under way at a time.
     pub window: usize,
@@ -306,14 +313,15 @@ pub struct Few {
     pub expiry: u32,
 }
 
-/// One publisher of a few messages, one in `exactly_once_in` of QoS 2, and one stored subscriber: here, or at the cloud
-/// behind the bridge.
+/// One publisher of a few messages, and one stored subscriber, which comes first: here, or at the cloud behind the bridge.
 pub fn one_of_each(bridge: bool, few: Few) -> Vec<(usize, client::Plan)> {
     let plain = client::Plan {
         version: few.version,
         whims: 0,
         away: 1,
         probe: false,
+        publishes: None,
+        subscribes: Vec::new(),
         ..probe()
     };
     let (at, topic, filter) = if bridge {
@@ -323,6 +331,7 @@ pub fn one_of_each(bridge: bool, few: Few) -> Vec<(usize, client::Plan)> {
     };
     let publisher = client::Plan {
         client_id: "p0".to_owned(),
+        comes: Some(100),
         publishes: Some(Publishes {
             topics: vec![topic.to_owned()],
             every: 50,
@@ -339,6 +348,7 @@ pub fn one_of_each(bridge: bool, few: Few) -> Vec<(usize, client::Plan)> {
     let subscriber = client::Plan {
         client_id: "s1".to_owned(),
         index: 1,
+        comes: Some(1),
         expiry: 3600,
         subscribes: vec![Subscription {
             filter: filter.to_owned(),
@@ -380,6 +390,7 @@ fn probe() -> client::Plan {
             twice_in: 0,
             refuses_in: 0,
         },
+        comes: None,
         whims: 0,
         away: 0,
         probe: true,

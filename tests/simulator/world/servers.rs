@@ -7,6 +7,7 @@ use crate::clock::{Millis, SimClock};
 use crate::disk::{Rows, SimStore};
 use crate::net::{SimNet, Tap};
 use crate::oracle::{GATEWAY, NAMES};
+use crate::plan::What;
 use crate::random::Random;
 use larder::broker::{Broker, ConfiguredSession};
 use larder::record::SubscriptionRecord;
@@ -93,15 +94,23 @@ impl World {
         ));
     }
 
-    /// Counts a step; `true` if the plan has a server killed at it.
+    /// Counts a step, at which the plan may strike; `true` if this server is killed.
     fn step(&mut self, at: usize) -> bool {
         self.steps += 1;
-        let Some(kill) = self.plan.kills.iter().find(|kill| kill.step == self.steps) else {
-            return false;
-        };
-        let (victim, commits) = (kill.server, kill.commits);
-        self.kill(victim, commits, false, 1000);
-        victim == at
+        let blow = self.plan.blows.iter().find(|blow| blow.step == self.steps);
+        match blow.map(|blow| blow.what) {
+            Some(What::Kill { server, commits }) => {
+                self.kill(server, commits, false, 1000);
+                server == at
+            }
+            Some(What::Cut { client }) => {
+                if let Some(conn) = self.conns.get(&client) {
+                    self.cut(*conn);
+                }
+                false
+            }
+            None => false,
+        }
     }
 
     /// Takes what passed between the server and its network to the oracle and to the peers.

@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Cuts a link at some byte of what is under way; the peer hears of it.
-    fn cut(&mut self, conn: Conn) {
+    pub(super) fn cut(&mut self, conn: Conn) {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
