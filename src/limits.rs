@@ -59,6 +59,9 @@ pub const PAGES: usize = 4;
 /// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list, in the tree, and on its walk
 /// through the retained messages.
 pub const SUBSCRIPTION_BYTES: usize = 224;
+/// Lanes that a session may have beside its own queue: one for each class that its queue has, and for classes that the
+/// configuration names no more as long as they hold something.
+pub const SESSION_LANES: usize = 7;
 /// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
 pub const SHARE_GROUPS: usize = 500;
 /// Rows of a page that is read to hand a queue over.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// A stored session's name on disk. Never used again for another session.
+/// The name on disk of a stored session, or of a lane of one. Never used again for another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u64);
 
@@ -241,14 +241,31 @@ pub enum Change {
         /// What is remembered of it.
         record: SessionRecord,
     },
+    /// Gives a session a lane: a queue beside its own, under a key of its own, by which its rows are appended, settled,
+    /// dropped and read. One that is there already is only renamed. Without the session there is no lane.
+    SaveLane {
+        /// The lane's key: of the same row of numbers as those of sessions.
+        lane: SessionKey,
+        /// Whose.
+        session: SessionKey,
+        /// What is remembered of it.
+        record: LaneRecord,
+        /// Its name, UTF-8.
+        name: Span,
+    },
+    /// Ends a lane: its record goes at once, its rows piece by piece between later batches.
+    DropLane {
+        /// Which.
+        lane: SessionKey,
+    },
     /// Raises the number up to which sequence numbers may be sent.
     Reserve {
-        /// Whose.
+        /// Whose: a session's, or a lane's.
         session: SessionKey,
         /// The new `seq_reserved`.
         seq_reserved: Seq,
     },
-    /// Ends a session: its record and subscriptions go at once, its rows piece by piece between later batches.
+    /// Ends a session and its lanes: records and subscriptions go at once, rows piece by piece between later batches.
     DropSession {
         /// Which.
         session: SessionKey,
@@ -280,6 +297,15 @@ pub struct SessionRecord {
     pub left_at: Option<ServiceSeconds>,
     /// Whether the configuration named it (it is then never dropped by expiry).
     pub configured: bool,
+}
+
+/// What is remembered of a lane besides its name and its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneRecord {
+    /// Its number among the lanes of its session, from 1: it stands for a part of the Packet Identifiers.
+    pub number: u8,
+    /// Messages of the session's own queue keep to their part of the Packet Identifiers from this number on.
+    pub start: Seq,
 }
 
 /// A Will Message, in a batch.
@@ -454,6 +480,21 @@ pub struct Extent {
     pub bytes_ever: u64,
 }
 
+/// A lane as recovery finds it.
+#[derive(Clone, Debug)]
+pub struct RecoveredLane {
+    /// Its key.
+    pub key: SessionKey,
+    /// Its name.
+    pub name: String,
+    /// Its record.
+    pub record: LaneRecord,
+    /// No number above this was ever sent.
+    pub seq_reserved: Seq,
+    /// Its queue; `None` if empty.
+    pub extent: Option<Extent>,
+}
+
 /// A session as recovery finds it.
 #[derive(Clone, Debug)]
 pub struct RecoveredSession {
@@ -469,6 +510,8 @@ pub struct RecoveredSession {
     pub subscriptions: Vec<(String, SubscriptionRecord)>,
     /// Its queue; `None` if empty.
     pub extent: Option<Extent>,
+    /// Its lanes, by key.
+    pub lanes: Vec<RecoveredLane>,
     /// Packet Identifiers of its client's messages of QoS 2 that are not released, ascending.
     pub held: Vec<PacketId>,
     /// Its Will.
@@ -513,7 +556,7 @@ pub struct Recovered {
     pub sessions: Vec<RecoveredSession>,
     /// All retained messages, by topic.
     pub retained: Vec<RecoveredRetained>,
-    /// The highest key ever given to a session.
+    /// The highest key ever given to a session or a lane.
     pub last_session: SessionKey,
     /// Service time at the last commit that noted it.
     pub service: ServiceSeconds,

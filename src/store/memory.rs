@@ -3,9 +3,10 @@
 
 use super::Noted;
 use crate::record::{
-    Batch, Change, DropOldest, Dropped, Event, Extent, Message, Owe, Page, PageRequest, PageRow,
-    Passed, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Seq,
-    SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord,
+    Batch, Change, DropOldest, Dropped, Event, Extent, LaneRecord, Message, Owe, Page, PageRequest,
+    PageRow, Passed, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
+    RecoveredSession, RecoveredWill, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
+    SubscriptionRecord,
 };
 use crate::time::ServiceSeconds;
 use larder_packet::{PacketId, Qos};
@@ -29,6 +30,7 @@ pub struct MemoryStore {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     sessions: BTreeMap<SessionKey, StoredSession>,
+    lanes: BTreeMap<SessionKey, StoredLane>,
     /// By topic.
     retained: BTreeMap<String, RecoveredRetained>,
     noted: Noted,
@@ -140,6 +142,15 @@ struct StoredSession {
 }
 
 #[derive(Clone, Debug)]
+struct StoredLane {
+    session: SessionKey,
+    name: String,
+    record: LaneRecord,
+    seq_reserved: Seq,
+    queue: BTreeMap<Seq, StoredRow>,
+}
+
+#[derive(Clone, Debug)]
 struct StoredRow {
     size: u32,
     /// `None`: the receiver has it.
@@ -181,13 +192,13 @@ impl Disk {
                 Change::Cancelled => {}
                 Change::Owe(ref owe) => self.owe(owe, batch, &mut messages),
                 Change::Settle { session, seq } => {
-                    if let Some(stored) = self.sessions.get_mut(&session) {
-                        stored.queue.remove(&seq);
+                    if let Some(queue) = self.queue_mut(session) {
+                        queue.remove(&seq);
                     }
                 }
                 Change::Received { session, seq } => {
-                    let stored = self.sessions.get_mut(&session);
-                    if let Some(row) = stored.and_then(|stored| stored.queue.get_mut(&seq)) {
+                    let queue = self.queue_mut(session);
+                    if let Some(row) = queue.and_then(|queue| queue.get_mut(&seq)) {
                         row.message = None;
                         row.subscription_ids = Box::default();
                         row.share = None;
@@ -228,10 +239,16 @@ impl Disk {
                     let stored = self.sessions.entry(session).or_default();
                     stored.client_id = text(client_id, batch);
                     stored.record = record;
-                    if session > self.last_session {
-                        self.last_session = session;
-                        self.noted = Noted::of(batch);
-                    }
+                    self.key_given(session, batch);
+                }
+                Change::SaveLane {
+                    lane,
+                    session,
+                    record,
+                    name,
+                } => self.save_lane(lane, session, record, text(name, batch), batch),
+                Change::DropLane { lane } => {
+                    self.lanes.remove(&lane);
                 }
                 Change::Reserve {
                     session,
@@ -239,10 +256,13 @@ impl Disk {
                 } => {
                     if let Some(stored) = self.sessions.get_mut(&session) {
                         stored.seq_reserved = seq_reserved;
+                    } else if let Some(lane) = self.lanes.get_mut(&session) {
+                        lane.seq_reserved = seq_reserved;
                     }
                 }
                 Change::DropSession { session } => {
                     self.sessions.remove(&session);
+                    self.lanes.retain(|_, lane| lane.session != session);
                 }
                 Change::Subscribe {
                     session,
@@ -266,8 +286,51 @@ impl Disk {
         dropped
     }
 
+    fn queue(&self, key: SessionKey) -> Option<&BTreeMap<Seq, StoredRow>> {
+        let session = self.sessions.get(&key).map(|session| &session.queue);
+        session.or_else(|| self.lanes.get(&key).map(|lane| &lane.queue))
+    }
+
+    fn queue_mut(&mut self, key: SessionKey) -> Option<&mut BTreeMap<Seq, StoredRow>> {
+        let session = self
+            .sessions
+            .get_mut(&key)
+            .map(|session| &mut session.queue);
+        session.or_else(|| self.lanes.get_mut(&key).map(|lane| &mut lane.queue))
+    }
+
+    fn key_given(&mut self, key: SessionKey, batch: &Batch) {
+        if key > self.last_session {
+            self.last_session = key;
+            self.noted = Noted::of(batch);
+        }
+    }
+
+    fn save_lane(
+        &mut self,
+        lane: SessionKey,
+        session: SessionKey,
+        record: LaneRecord,
+        name: String,
+        batch: &Batch,
+    ) {
+        if let Some(known) = self.lanes.get_mut(&lane) {
+            known.name = name;
+        } else if self.sessions.contains_key(&session) {
+            let stored = StoredLane {
+                session,
+                name,
+                record,
+                seq_reserved: 0,
+                queue: BTreeMap::new(),
+            };
+            self.lanes.insert(lane, stored);
+            self.key_given(lane, batch);
+        }
+    }
+
     fn owe(&mut self, owe: &Owe, batch: &Batch, messages: &mut [Option<Arc<StoredMessage>>]) {
-        let Some(stored) = self.sessions.get_mut(&owe.session) else {
+        let Some(queue) = self.queue_mut(owe.session) else {
             return;
         };
         let index = owe.message as usize;
@@ -284,7 +347,7 @@ impl Disk {
             messages_before: owe.messages_before,
             bytes_before: owe.bytes_before,
         };
-        stored.queue.insert(owe.seq, row);
+        queue.insert(owe.seq, row);
     }
 
     fn drop_oldest(&mut self, oldest: &DropOldest) -> Dropped {
@@ -296,13 +359,13 @@ impl Disk {
             kept: (0, 0),
             rest: None,
         };
-        let Some(stored) = self.sessions.get_mut(&oldest.session) else {
+        let Some(queue) = self.queue_mut(oldest.session) else {
             return dropped;
         };
         let mut passed = Passed::default();
         let mut after = oldest.after;
         loop {
-            let next = rows(&stored.queue, after, oldest.up_to).next();
+            let next = rows(queue, after, oldest.up_to).next();
             let Some((seq, row)) = next else { break };
             after = seq;
             let phase = || Some((row.qos, row.message.is_none()));
@@ -320,7 +383,7 @@ impl Disk {
             }
             dropped.messages += 1;
             dropped.bytes += u64::from(row.size);
-            stored.queue.remove(&seq);
+            queue.remove(&seq);
         }
         dropped
     }
@@ -330,11 +393,11 @@ impl Disk {
             read_up_to: request.up_to,
             ..Page::default()
         };
-        let Some(stored) = self.sessions.get(&request.session) else {
+        let Some(queue) = self.queue(request.session) else {
             return page;
         };
         let mut last = request.after;
-        for (seq, row) in rows(&stored.queue, request.after, request.up_to) {
+        for (seq, row) in rows(queue, request.after, request.up_to) {
             let full = page.rows.len() >= request.rows_max as usize
                 || page.bytes.len() >= request.bytes_max as usize;
             if full && !page.rows.is_empty() {
@@ -375,6 +438,7 @@ impl Disk {
             seq_reserved: stored.seq_reserved,
             subscriptions: stored.subscriptions.clone().into_iter().collect(),
             extent: extent(&stored.queue),
+            lanes: self.recovered_lanes(key),
             held: stored.held.iter().copied().collect(),
             will: stored.will.clone(),
         });
@@ -389,12 +453,27 @@ impl Disk {
         }
     }
 
+    fn recovered_lanes(&self, session: SessionKey) -> Vec<RecoveredLane> {
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lane.session == session);
+        lanes
+            .map(|(&key, lane)| RecoveredLane {
+                key,
+                name: lane.name.clone(),
+                record: lane.record,
+                seq_reserved: lane.seq_reserved,
+                extent: extent(&lane.queue),
+            })
+            .collect()
+    }
+
     /// Bytes of all messages, as if each stood in every queue that holds it.
     fn used(&self) -> u64 {
-        let queues = self
-            .sessions
-            .values()
-            .filter_map(|stored| extent(&stored.queue));
+        let sessions = self.sessions.values().map(|stored| &stored.queue);
+        let lanes = self.lanes.values().map(|lane| &lane.queue);
+        let queues = sessions.chain(lanes).filter_map(extent);
         let wills = self
             .sessions
             .values()

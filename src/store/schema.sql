@@ -1,4 +1,4 @@
--- Larder's database: stored sessions with their subscriptions and Wills, the messages that they are owed, and retained
+-- Larder's database: stored sessions with their lanes, subscriptions and Wills, the messages that they are owed, and retained
 -- messages.
 --
 -- Look at it with the sqlite3 shell while Larder runs (sqlite3 -readonly larder.db); do not write to it: rows carry
@@ -21,6 +21,20 @@ CREATE TABLE IF NOT EXISTS session (
   seq_reserved INTEGER NOT NULL,        -- no sequence number above this was ever sent
   record       BLOB NOT NULL            -- expiry_interval u32 (seconds), left_at option<u64> (service seconds), configured bool;
                                         -- checksum over key, slot, seq_reserved, client_id
+);
+
+-- Lanes: queues that a stored session has beside its own, one for each class of messages. Keys and slots are of the same
+-- kind as those of sessions, and no session has the same.
+CREATE TABLE IF NOT EXISTS lane (
+  key          INTEGER PRIMARY KEY,     -- never used again for another lane or session
+  slot         INTEGER NOT NULL UNIQUE, -- its place in queue.key
+  session      INTEGER NOT NULL,        -- session.key
+  number       INTEGER NOT NULL,        -- 1 to 7: which part of the Packet Identifiers is its
+  start        INTEGER NOT NULL,        -- messages of the session's own queue keep to their part from this number on
+  seq_reserved INTEGER NOT NULL,        -- no sequence number above this was ever sent
+  name         TEXT NOT NULL,           -- of the class
+  record       BLOB NOT NULL            -- nothing but the format number and the checksum over key, slot, session, number,
+                                        -- start, seq_reserved, name
 );
 
 -- Subscriptions of stored sessions.
@@ -60,9 +74,9 @@ CREATE TABLE IF NOT EXISTS retained (
 -- takes half the pages of one WITHOUT ROWID with the key (session, seq): its rows may fill a page, and its inner pages
 -- hold integers.
 CREATE TABLE IF NOT EXISTS queue (
-  key             INTEGER PRIMARY KEY,  -- session.slot << 43 | sequence number
+  key             INTEGER PRIMARY KEY,  -- session.slot or lane.slot << 43 | sequence number
   size            INTEGER NOT NULL,     -- bytes of topic, properties and payload together
-  messages_before INTEGER NOT NULL,     -- messages ever queued in this session before this one
+  messages_before INTEGER NOT NULL,     -- messages ever queued in this session, or lane, before this one
   bytes_before    INTEGER NOT NULL,     -- their sizes together
   message         INTEGER,              -- message.id, or NULL if the message stands in this record or has been received
   record          BLOB NOT NULL         -- flags u8 (bits 0-1 granted QoS, bit 2 RETAIN, bit 3 received: the message, of
@@ -81,7 +95,7 @@ CREATE TABLE IF NOT EXISTS message (
                                         -- checksum over id
 );
 
--- Slots of ended sessions whose rows are still being removed, piece by piece.
+-- Slots of ended sessions and lanes whose rows are still being removed, piece by piece.
 CREATE TABLE IF NOT EXISTS ended (
   slot INTEGER PRIMARY KEY
 );
@@ -91,25 +105,33 @@ CREATE TABLE IF NOT EXISTS service (
   id           INTEGER PRIMARY KEY CHECK (id = 1),
   seconds      INTEGER NOT NULL,        -- seconds of service, over all starts
   wall         INTEGER,                 -- seconds since 1970 at that time, if the clock was synchronised
-  last_session INTEGER NOT NULL,        -- the highest session.key ever given
+  last_session INTEGER NOT NULL,        -- the highest session.key or lane.key ever given
   record       BLOB NOT NULL            -- nothing but the format number and the checksum over seconds, wall, last_session
 );
+
+-- For people: the queues of sessions, by class; the session's own is that of the class ''.
+DROP VIEW IF EXISTS queues;
+CREATE VIEW queues AS
+  SELECT client_id, '' AS class, slot << 43 AS first, (slot << 43) + 8796093022207 AS last FROM session
+  UNION ALL
+  SELECT client_id, name, lane.slot << 43, (lane.slot << 43) + 8796093022207
+  FROM lane JOIN session ON session.key = lane.session;
 
 -- For people: the rows of queue with their session.
 DROP VIEW IF EXISTS queued;
 CREATE VIEW queued AS
-  SELECT session.client_id, queue.key & 8796093022207 AS seq, queue.size, queue.message IS NOT NULL AS shared,
+  SELECT client_id, class, queue.key & 8796093022207 AS seq, queue.size, queue.message IS NOT NULL AS shared,
          hex(substr(queue.record, 2, 1)) >= '08' AS received
-  FROM session JOIN queue ON queue.key BETWEEN session.slot << 43 AND (session.slot << 43) + 8796093022207;
+  FROM queues JOIN queue ON queue.key BETWEEN queues.first AND queues.last;
 
 -- For people: the length of each queue, from its first and last row.
 DROP VIEW IF EXISTS backlog;
 CREATE VIEW backlog AS
-  SELECT session.client_id,
-         last.messages_before + 1 - first.messages_before AS messages_at_most,
-         last.bytes_before + last.size - first.bytes_before AS bytes_at_most
-  FROM session
-  JOIN queue AS first ON first.key =
-       (SELECT min(key) FROM queue WHERE key BETWEEN session.slot << 43 AND (session.slot << 43) + 8796093022207)
-  JOIN queue AS last ON last.key =
-       (SELECT max(key) FROM queue WHERE key BETWEEN session.slot << 43 AND (session.slot << 43) + 8796093022207);
+  SELECT client_id, class,
+         newest.messages_before + 1 - oldest.messages_before AS messages_at_most,
+         newest.bytes_before + newest.size - oldest.bytes_before AS bytes_at_most
+  FROM queues
+  JOIN queue AS oldest ON oldest.key =
+       (SELECT min(key) FROM queue WHERE key BETWEEN queues.first AND queues.last)
+  JOIN queue AS newest ON newest.key =
+       (SELECT max(key) FROM queue WHERE key BETWEEN queues.first AND queues.last);

@@ -3,6 +3,7 @@
 
 mod apply;
 mod held;
+mod lanes;
 mod pages;
 mod recover;
 mod retained;
@@ -301,7 +302,7 @@ fn connect(path: &Path) -> Result<Connection, Fault> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(40);
+    connection.set_prepared_statement_cache_capacity(48);
     connection.execute_batch(&format!(
         "PRAGMA page_size = {PAGE_BYTES};
          PRAGMA auto_vacuum = INCREMENTAL;
@@ -347,7 +348,7 @@ fn count(connection: &Connection, pragma: &str) -> Result<u64, Fault> {
 const SEQ_BITS: u32 = 43;
 /// The highest sequence number.
 const SEQ_MAX: u64 = (1 << SEQ_BITS) - 1;
-/// How many slots there are: as many sessions can be stored at a time.
+/// How many slots there are: as many sessions and lanes can be stored at a time.
 const SLOTS: i64 = 1 << (63 - SEQ_BITS);
 
 /// The key of a queue row. Numbers above [`SEQ_MAX`] stand for it.
@@ -360,11 +361,13 @@ fn seq_of(key: i64) -> u64 {
     from_sql(key) & SEQ_MAX
 }
 
-/// The slot of a session, `None` if it is not stored.
-fn slot_of(connection: &Connection, session: u64) -> Result<Option<i64>, Fault> {
-    let mut statement = connection.prepare_cached("SELECT slot FROM session WHERE key = ?1")?;
+/// The slot of a session or a lane, `None` if it is not stored.
+fn slot_of(connection: &Connection, key: u64) -> Result<Option<i64>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT slot FROM session WHERE key = ?1 UNION ALL SELECT slot FROM lane WHERE key = ?1",
+    )?;
     Ok(statement
-        .query_row([to_sql(session)], |row| row.get(0))
+        .query_row([to_sql(key)], |row| row.get(0))
         .optional()?)
 }
 

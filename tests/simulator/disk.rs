@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct Committed {
     /// Sessions whose record was written: their Client Identifiers.
     pub sessions: Vec<(SessionKey, String)>,
+    /// Lanes that were written, and their sessions.
+    pub lanes: Vec<(SessionKey, SessionKey)>,
     /// Rows that were written.
     pub owed: Vec<(SessionKey, Seq, Id)>,
     /// Rows of which only the PUBREL is owed from now on.
@@ -196,7 +198,9 @@ impl SimStore {
                 let filter = String::from_utf8_lossy(filter.of(&batch.bytes)).into_owned();
                 committed.subscriptions.push((session, filter, false));
             }
+            Change::SaveLane { lane, session, .. } => committed.lanes.push((lane, session)),
             Change::Cancelled
+            | Change::DropLane { .. }
             | Change::Reserve { .. }
             | Change::Retain { .. }
             | Change::Unretain { .. }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Fill, InMemory, Kept, OnDisk, found, in_words, payload};
 use larder::record::{
-    Change, PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord, WillRecord,
+    Change, LaneRecord, PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord, WillRecord,
 };
 use larder::time::ServiceSeconds;
 use larder_packet::Qos;
@@ -57,8 +57,10 @@ fn compare(seed: u64) {
 struct Life {
     last_key: u64,
     service: u64,
-    /// Of each session alive: rows, bytes and the last number so far.
+    /// Of each session and lane alive: rows, bytes and the last number so far.
     queues: BTreeMap<u64, (u64, u64, Seq)>,
+    /// Of each lane, its session and its number there.
+    lanes: BTreeMap<u64, (u64, u8)>,
 }
 
 impl Life {
@@ -75,7 +77,8 @@ impl Life {
     fn change(&mut self, mut fill: Fill, random: &mut Random) -> Fill {
         let some_key = 1 + random.below(self.last_key + 1);
         let last = self.queues.get(&some_key).map_or(5, |&(_, _, last)| last);
-        match random.below(26) {
+        let is_lane = self.lanes.contains_key(&some_key);
+        match random.below(29) {
             0 => {
                 self.last_key += 1;
                 self.queues.insert(self.last_key, (0, 0, 0));
@@ -85,15 +88,26 @@ impl Life {
                     record(random),
                 )
             }
-            1 if self.queues.contains_key(&some_key) => {
+            1 if self.queues.contains_key(&some_key) && !is_lane => {
                 fill.session(some_key, &format!("client {some_key}"), record(random))
             }
             2 => fill.reserve(some_key, last + random.below(1_000)),
             3 if random.below(3) == 0 => {
+                let gone = |lane: &u64, lanes: &BTreeMap<u64, (u64, u8)>| {
+                    lanes.get(lane).is_some_and(|(of, _)| *of == some_key)
+                };
+                if is_lane {
+                    self.queues.remove(&some_key);
+                    self.lanes.remove(&some_key);
+                    return fill.end_lane(some_key);
+                }
                 self.queues.remove(&some_key);
+                self.queues.retain(|lane, _| !gone(lane, &self.lanes));
+                self.lanes.retain(|_, (of, _)| *of != some_key);
                 fill.end(some_key)
             }
-            4 | 5 => {
+            20 | 21 => self.lane(fill, some_key, random),
+            4 | 5 if !is_lane => {
                 let qos = u8::try_from(random.below(3)).unwrap();
                 let record = SubscriptionRecord {
                     qos,
@@ -111,15 +125,15 @@ impl Life {
             }
             8..=10 => fill.settle(some_key, random.below(last + 3)),
             11 | 12 => fill.received(some_key, random.below(last + 3)),
-            13 | 14 => fill.hold(some_key, packet_id(random)),
+            13 | 14 if !is_lane => fill.hold(some_key, packet_id(random)),
             15 => fill.release(some_key, packet_id(random)),
             16 | 17 => {
                 let (topic, qos) = (format!("topic/{}", random.below(9)), qos(random));
                 fill.retain(&topic, &some_payload(random), qos)
             }
             18 => fill.unretain(&format!("topic/{}", random.below(9))),
-            19 => fill.will(some_key, &some_payload(random), will(random)),
-            20 => fill.no_will(some_key),
+            19 if !is_lane => fill.will(some_key, &some_payload(random), will(random)),
+            22 => fill.no_will(some_key),
             _ => {
                 let message = fill.message("some/topic", &some_payload(random));
                 let size = u64::from(fill.peek(message).len());
@@ -141,6 +155,32 @@ impl Life {
                 }
             }
         }
+    }
+}
+
+impl Life {
+    /// A lane of some session that is there or was, or another name for one.
+    fn lane(&mut self, fill: Fill, session: u64, random: &mut Random) -> Fill {
+        let name = format!("class {}", random.below(9));
+        if let Some(&(of, number)) = self.lanes.get(&session) {
+            let record = LaneRecord { number, start: 9 };
+            return fill.lane(session, of, record, &name);
+        }
+        let taken = self.lanes.values().filter(|(of, _)| *of == session).count();
+        let number = u8::try_from(taken + 1).unwrap();
+        // Numbers of lanes that have ended are not used again here.
+        let is_taken = self.lanes.values().any(|of| *of == (session, number));
+        if !self.queues.contains_key(&session) || is_taken {
+            return fill;
+        }
+        self.last_key += 1;
+        self.queues.insert(self.last_key, (0, 0, 0));
+        self.lanes.insert(self.last_key, (session, number));
+        let record = LaneRecord {
+            number,
+            start: random.below(1 << 40),
+        };
+        fill.lane(self.last_key, session, record, &name)
     }
 }
 

@@ -5,7 +5,7 @@
 //! a new name beside the old ones.
 
 use crate::harness::{Directory, Fill, Kept, OnDisk, all_of, found, in_words, open};
-use larder::record::{Batch, SessionRecord, SubscriptionRecord, WillRecord};
+use larder::record::{Batch, LaneRecord, SessionRecord, SubscriptionRecord, WillRecord};
 use larder::time::ServiceSeconds;
 use larder_packet::Qos;
 use std::fs;
@@ -193,7 +193,19 @@ fn contents() -> Batch {
     fill.owe(shared, 40, 7);
     let single = fill.message("hall/4/state", b"off");
     fill.owe(single, 1, 2);
-    fill.queue(1, 4..=4, 20).received(1, 4).done()
+    let alarm = LaneRecord {
+        number: 1,
+        start: 5,
+    };
+    let mut fill = fill
+        .queue(1, 4..=4, 20)
+        .received(1, 4)
+        .lane(41, 1, alarm, "alarms")
+        .reserve(41, 512)
+        .lane(42, 1, LaneRecord { number: 3, ..alarm }, "Störungen");
+    let alarm = fill.message("alarm/fire", b"smoke");
+    fill.owe(alarm, 41, 3);
+    fill.done()
 }
 
 /// All that can be read, after a restart.
@@ -204,6 +216,12 @@ fn in_full(disk: &mut OnDisk) -> String {
         text += &format!("queue {}:\n", session.key.0);
         for row in in_words(&disk.read(all_of(session.key.0))) {
             text += &format!("  {row}\n");
+        }
+        for lane in &session.lanes {
+            text += &format!("class {:?}:\n", lane.name);
+            for row in in_words(&disk.read(all_of(lane.key.0))) {
+                text += &format!("  {row}\n");
+            }
         }
     }
     text

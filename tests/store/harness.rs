@@ -1,8 +1,9 @@
 //! Stores that can be restarted, and a short way to write batches.
 
 use larder::record::{
-    Batch, Change, DropOldest, Dropped, Event, Message, Owe, Page, PageRequest, Recovered, Seq,
-    SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord, Ticket, Will, WillRecord,
+    Batch, Change, DropOldest, Dropped, Event, LaneRecord, Message, Owe, Page, PageRequest,
+    Recovered, Seq, SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord, Ticket,
+    Will, WillRecord,
 };
 use larder::store::{self, MemoryStore, OpenError, Options, Threads};
 use larder::time::ServiceSeconds;
@@ -254,6 +255,22 @@ impl Fill {
             session: SessionKey(key),
             client_id,
             record,
+        })
+    }
+
+    pub(crate) fn lane(mut self, lane: u64, session: u64, record: LaneRecord, name: &str) -> Fill {
+        let name = self.bytes(name.as_bytes());
+        self.change(Change::SaveLane {
+            lane: SessionKey(lane),
+            session: SessionKey(session),
+            record,
+            name,
+        })
+    }
+
+    pub(crate) fn end_lane(self, lane: u64) -> Fill {
+        self.change(Change::DropLane {
+            lane: SessionKey(lane),
         })
     }
 

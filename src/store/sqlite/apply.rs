@@ -153,6 +153,13 @@ impl Application<'_> {
                 client_id,
                 ref record,
             } => self.save_session(session, client_id, record),
+            Change::SaveLane {
+                lane,
+                session,
+                record,
+                name,
+            } => self.save_lane(lane, session, record, name),
+            Change::DropLane { lane } => self.drop_lane(lane),
             Change::Reserve {
                 session,
                 seq_reserved,

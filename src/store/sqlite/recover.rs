@@ -4,8 +4,8 @@ use super::super::blob::{seal, unseal, unseal_row};
 use super::apply::{self, WrittenDown};
 use super::pages::row_columns;
 use super::{
-    Connection, Fault, SEQ_MAX, blob, from_sql, held, integer, params, queue_key, retained, seq_of,
-    text, to_sql, wills,
+    Connection, Fault, SEQ_MAX, blob, from_sql, held, integer, lanes, params, queue_key, retained,
+    seq_of, text, to_sql, wills,
 };
 use crate::record::{
     Extent, Recovered, RecoveredSession, Seq, SessionKey, SessionRecord, SubscriptionRecord,
@@ -18,7 +18,7 @@ pub(super) const STAND_IN: SessionRecord = SessionRecord {
     configured: false,
 };
 /// Sequence numbers skipped when it is not known how far they were reserved; far more than a reserved block.
-const SEQ_SKIP: Seq = 1 << 20;
+pub(super) const SEQ_SKIP: Seq = 1 << 20;
 
 /// Reads everything but the queues' rows. Bad session records are mended, other bad records removed; both are told in
 /// [`Recovered::salvaged`].
@@ -55,14 +55,20 @@ pub(super) fn recover(connection: &Connection) -> Result<Recovered, Fault> {
             subscriptions: subscriptions(connection, columns[0], &client_id, &mut told)?,
             client_id,
             extent,
+            lanes: Vec::new(),
             held: Vec::new(),
             will: None,
         });
     }
+    lanes::recover(connection, &mut sessions, &mut told)?;
     held::recover(connection, &mut sessions, &mut told)?;
     wills::recover(connection, &mut sessions, &mut told)?;
     let retained = retained::recover(connection, &mut told)?;
-    let highest = sessions.last().map_or(0, |session| session.key.0);
+    let lanes = sessions.iter().flat_map(|session| &session.lanes);
+    let keys = lanes
+        .map(|lane| lane.key.0)
+        .chain(sessions.last().map(|session| session.key.0));
+    let highest = keys.max().unwrap_or(0);
     Ok(Recovered {
         sessions,
         retained,
@@ -138,7 +144,7 @@ struct End {
 
 /// A queue's extent from its first and last row. Where these are bad the next good ones serve, and bad rows count as
 /// messages without bytes.
-fn extent(connection: &Connection, slot: i64) -> Result<Option<Extent>, Fault> {
+pub(super) fn extent(connection: &Connection, slot: i64) -> Result<Option<Extent>, Fault> {
     let (Some(first), Some(last)) = (
         end(connection, slot, "ASC")?,
         end(connection, slot, "DESC")?,

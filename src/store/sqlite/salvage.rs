@@ -100,8 +100,9 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// All tables but those that hold queues: their columns, and by which they are in order.
-const SMALL_TABLES: [(&str, usize, &str); 6] = [
+const SMALL_TABLES: [(&str, usize, &str); 7] = [
     ("session", 5, "key"),
+    ("lane", 8, "key"),
     ("subscription", 3, "session"),
     ("held", 3, "session"),
     ("will", 2, "session"),
@@ -122,7 +123,7 @@ fn copy_small_tables(old: &Connection, new: &mut Connection) -> Result<Copied, F
     let transaction = begin(new)?;
     let mut copied = Copied::default();
     for (table, columns, order) in SMALL_TABLES {
-        let places = &"?1, ?2, ?3, ?4, ?5"[..columns * 4 - 2];
+        let places = &"?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8"[..columns * 4 - 2];
         let mut insert =
             transaction.prepare(&format!("INSERT OR IGNORE INTO {table} VALUES ({places})"))?;
         let mut rows = 0;
@@ -145,7 +146,7 @@ fn copy_small_tables(old: &Connection, new: &mut Connection) -> Result<Copied, F
         }
     }
     // Should all keys ever given be unknown, they are given again: to sessions that have nothing of others.
-    for table in ["subscription", "held", "will"] {
+    for table in ["lane", "subscription", "held", "will"] {
         transaction.execute(
             &format!("DELETE FROM {table} WHERE session NOT IN (SELECT key FROM session)"),
             [],
@@ -190,7 +191,9 @@ fn copy_row(old: &Connection, new: &Connection, row: &Row<'_>) -> Result<bool, F
         return Ok(false);
     }
     let [key, size, messages_before, bytes_before, message] = columns;
-    let mut session = new.prepare_cached("SELECT 1 FROM session WHERE slot = ?1")?;
+    let mut session = new.prepare_cached(
+        "SELECT 1 FROM session WHERE slot = ?1 UNION ALL SELECT 1 FROM lane WHERE slot = ?1",
+    )?;
     if !session.exists([key >> SEQ_BITS])? {
         return Ok(false);
     }

@@ -1,4 +1,4 @@
-//! Sessions and their subscriptions become rows; the rows of ended sessions go, piece by piece.
+//! Sessions and their subscriptions become rows; the rows of what has ended go, piece by piece.
 
 use super::super::Noted;
 use super::super::blob::{seal, unseal};
@@ -48,28 +48,34 @@ impl Application<'_> {
                 self.memo.record
             ])?;
         self.slot = (session, Some(slot));
-        if session.0 > self.written_down.last_session {
+        self.key_given(session)
+    }
+
+    /// Keys are never given again: the highest is written down.
+    pub(super) fn key_given(&mut self, key: SessionKey) -> Result<(), Fault> {
+        if key.0 > self.written_down.last_session {
             self.write_down(WrittenDown {
                 noted: Noted::of(self.batch),
-                last_session: session.0,
+                last_session: key.0,
             })?;
         }
         Ok(())
     }
 
-    /// A slot that neither a session nor the rows of an ended one have: the key's low bits, or the next free.
-    fn free_slot(&self, session: SessionKey) -> Result<i64, Fault> {
+    /// A slot that nothing has, and no rows of what has ended: the key's low bits, or the next free.
+    pub(super) fn free_slot(&self, key: SessionKey) -> Result<i64, Fault> {
         let mut taken = self.connection.prepare_cached(
-            "SELECT 1 FROM session WHERE slot = ?1 UNION ALL SELECT 1 FROM ended WHERE slot = ?1",
+            "SELECT 1 FROM session WHERE slot = ?1 UNION ALL SELECT 1 FROM lane WHERE slot = ?1
+             UNION ALL SELECT 1 FROM ended WHERE slot = ?1",
         )?;
-        let start = to_sql(session.0) & (SLOTS - 1);
+        let start = to_sql(key.0) & (SLOTS - 1);
         for slot in (start..SLOTS).chain(0..start) {
             if !taken.exists([slot])? {
                 return Ok(slot);
             }
         }
         Err(Fault::Other(format!(
-            "more than {SLOTS} sessions are stored"
+            "more than {SLOTS} sessions and lanes are stored"
         )))
     }
 
@@ -84,7 +90,7 @@ impl Application<'_> {
             .optional()?
             .transpose()?;
         let Some((slot, client_id, record)) = found else {
-            return Ok(());
+            return self.reserve_of_lane(session, seq_reserved);
         };
         // A record that has gone bad since recovery is replaced by what recovery would make of it.
         let record = record.unwrap_or(STAND_IN);
@@ -105,6 +111,7 @@ impl Application<'_> {
         let Some(slot) = self.slot(session)? else {
             return Ok(());
         };
+        self.drop_lanes(session)?;
         let key = to_sql(session.0);
         let connection = self.connection;
         connection
@@ -119,12 +126,18 @@ impl Application<'_> {
         connection
             .prepare_cached("DELETE FROM will WHERE session = ?1")?
             .execute([key])?;
-        connection
+        self.end_slot(slot)?;
+        self.slot = (session, None);
+        Ok(())
+    }
+
+    /// Lets the rows of a slot be purged.
+    pub(super) fn end_slot(&self, slot: i64) -> Result<(), Fault> {
+        self.connection
             .prepare_cached(
                 "INSERT INTO ended SELECT ?1 WHERE EXISTS (SELECT 1 FROM queue WHERE key BETWEEN ?2 AND ?3)",
             )?
             .execute([slot, queue_key(slot, 0), queue_key(slot, SEQ_MAX)])?;
-        self.slot = (session, None);
         Ok(())
     }
 
