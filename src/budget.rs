@@ -1,10 +1,12 @@
 //! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
 
-use crate::broker::{JOURNAL_ROW_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, window_bytes};
+use crate::broker::{
+    JOURNAL_ROW_BYTES, LANE_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, window_bytes,
+};
 use crate::config::{Config, ShownSize};
 use crate::limits::{
     BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES,
-    PAGE_BYTES, PAGES, WILL_BYTES, WILL_COST_BYTES,
+    PAGE_BYTES, PAGES, SESSION_LANES, WILL_BYTES, WILL_COST_BYTES,
 };
 use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
@@ -186,6 +188,10 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row("store's threads", 2, store::THREAD_STACK_BYTES),
         row("log", 1, LOG_RING_BYTES + LOG_STACK_BYTES),
     ];
+    let lanes = lanes_max(config);
+    if lanes > 0 {
+        rows.push(row("lanes of sessions (queue.classes)", lanes, LANE_BYTES));
+    }
     for bridge in &config.bridges {
         let forward = BRIDGE_WINDOW_BYTES + limits.packet_max as usize;
         let receive = usize::from(bridge.window) * BRIDGE_MESSAGE_BYTES;
@@ -197,6 +203,19 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         ));
     }
     rows
+}
+
+/// Lanes that all sessions together may come to have.
+fn lanes_max(config: &Config) -> u64 {
+    let sessions = u64::from(config.limits.sessions);
+    let lanes = config.queues.iter().map(|queue| {
+        let named = match queue.client_id.ends_with('*') {
+            true => sessions,
+            false => 1,
+        };
+        named * queue.classes.len() as u64
+    });
+    lanes.sum::<u64>().min(sessions * SESSION_LANES as u64)
 }
 
 /// The bytes of all rows.

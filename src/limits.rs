@@ -62,6 +62,8 @@ pub const SUBSCRIPTION_BYTES: usize = 224;
 /// Lanes that a session may have beside its own queue: one for each class that its queue has, and for classes that the
 /// configuration names no more as long as they hold something.
 pub const SESSION_LANES: usize = 7;
+/// A lane that waits is passed over by so many messages of other lanes, and then has its turn.
+pub const LANE_SHARE: u32 = 16;
 /// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
 pub const SHARE_GROUPS: usize = 500;
 /// Rows of a page that is read to hand a queue over.
@@ -80,6 +82,8 @@ pub const RETAINED_WAIT: Duration = Duration::from_secs(60);
 pub const RETAINED_SWEEP: Duration = Duration::from_secs(10);
 /// Sequence numbers reserved at a time.
 pub const SEQ_RESERVE: u64 = 8192;
+/// The same in a session with lanes, which share the Packet Identifiers.
+pub const LANE_SEQ_RESERVE: u64 = 1024;
 /// Changes in one batch, besides three for each session.
 pub const BATCH_CHANGES: usize = 4096;
 /// Changes of a batch that only settlements may use.

@@ -39,7 +39,7 @@ impl Broker {
         let queue = self
             .sessions
             .get_mut(place)
-            .and_then(|session| session.queue.as_mut());
+            .and_then(|session| session.queue_of_mut(in_flight.lane));
         if let Some(queue) = queue {
             queue.settled(u64::from(in_flight.len));
             self.journal

@@ -15,13 +15,22 @@ pub(super) enum Admission {
     WaitForDisk,
 }
 
+/// A message that goes to no class.
+pub(super) const NO_MESSAGE: u64 = u64::MAX;
+
 impl Broker {
     /// All or nothing: a message of `bytes` bytes that is owed to `rows` stored sessions. `is_recorded`: something of it is
-    /// to be on disk.
-    pub(super) fn admit(&self, bytes: usize, rows: usize, is_recorded: bool) -> Admission {
+    /// to be on disk. `message`: its number, which says of what is kept for classes what is kept for it.
+    pub(super) fn admit(
+        &self,
+        bytes: usize,
+        rows: usize,
+        is_recorded: bool,
+        message: u64,
+    ) -> Admission {
         if !is_recorded {
             Admission::Admit
-        } else if !self.has_disk_room(bytes as u64) {
+        } else if !self.has_disk_room(bytes as u64, message) {
             Admission::WaitForDisk
         } else if !self.journal.has_room(bytes, rows) {
             Admission::Wait
@@ -37,8 +46,9 @@ impl Broker {
     }
 
     /// Room on disk is decided here; beyond it the store keeps a reserve for settlements, which need room to make room.
-    fn has_disk_room(&self, bytes: u64) -> bool {
+    fn has_disk_room(&self, bytes: u64, message: u64) -> bool {
         // A row costs its message and up to as much again while pages split.
-        self.disk_used + 2 * (self.journal.pending_bytes() + bytes) <= self.limits.disk_max
+        let used = self.disk_used + 2 * (self.journal.pending_bytes() + bytes);
+        used + self.policies.kept_from(message) <= self.limits.disk_max
     }
 }

@@ -1,5 +1,6 @@
 //! A limit of so much a second: a bucket that holds what may pass in one second, is full at first, and fills at the rate.
 
+use super::policy::Rate;
 use crate::time::Mono;
 
 const NANOS_IN_MILLI: u64 = 1_000_000;
@@ -35,6 +36,27 @@ impl Bucket {
     pub(super) fn take(&mut self, cost: Cost, now: Mono) {
         let now = now.0.saturating_mul(NANOS_IN_MILLI);
         self.full_at = self.full_at.max(now).saturating_add(cost.0);
+    }
+}
+
+/// What is left of the rate of a backlog.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    messages: Bucket,
+    bytes: Bucket,
+}
+
+impl Pace {
+    /// When a message of `len` bytes may leave.
+    pub(super) fn ready_at(self, rate: Rate, len: u64) -> Mono {
+        let messages = self.messages.ready_at(Cost::of(1, rate.messages));
+        messages.max(self.bytes.ready_at(Cost::of(len, rate.bytes)))
+    }
+
+    /// It has left.
+    pub(super) fn take(&mut self, rate: Rate, len: u64, now: Mono) {
+        self.messages.take(Cost::of(1, rate.messages), now);
+        self.bytes.take(Cost::of(len, rate.bytes), now);
     }
 }
 

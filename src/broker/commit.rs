@@ -37,7 +37,7 @@ impl Broker {
             let place = committed.row.place;
             if let Some(queue) = sessions
                 .get_mut(place)
-                .and_then(|session| session.queue.as_mut())
+                .and_then(|session| session.queue_of_mut(committed.row.lane))
             {
                 queue.row_committed(committed);
                 if !committed.row.sent {
@@ -51,8 +51,9 @@ impl Broker {
             let place = self.sessions.find_key(dropped.session);
             if let Some(session) = place.and_then(|place| self.sessions.get_mut(place)) {
                 if dropped.messages > 0 {
+                    let class = session.class_name(dropped.session);
                     log::warn!(
-                        "session {}: its {}: the {} oldest messages ({} bytes) were dropped",
+                        "session {}: its {}: the {} oldest messages ({} bytes){} were dropped",
                         session.client_id,
                         if dropped.aged {
                             "queued messages became too old"
@@ -60,13 +61,16 @@ impl Broker {
                             "queue is full"
                         },
                         dropped.messages,
-                        dropped.bytes
+                        dropped.bytes,
+                        class.map_or(String::new(), |class| format!(" of class {class}")),
                     );
                 }
-                session.drops.add(drops);
-                let in_flight = session.window.load();
-                if let Some(queue) = &mut session.queue {
-                    queue.dropped(dropped, in_flight);
+                if let Some(lane) = session.lane_of_key(dropped.session) {
+                    session.count_drops(lane, drops);
+                    let in_flight = session.window.load(lane);
+                    if let Some(queue) = session.queue_of_mut(lane) {
+                        queue.dropped(dropped, in_flight);
+                    }
                 }
             }
         }

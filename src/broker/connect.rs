@@ -1,6 +1,7 @@
 //! CONNECT: which session the link gets, and the CONNACK [MQTT 3.1, 3.2].
 
 use super::Broker;
+use super::bucket::Pace;
 use super::handover::is_ended;
 use super::journal::RestsOn;
 use super::link::Phase;
@@ -12,13 +13,16 @@ use super::rules::RESERVED_CLIENT_IDS;
 use super::session::{Drops, Session};
 use super::will::asked_bytes;
 use super::window::Window;
-use crate::limits::CLIENT_ID_BYTES;
+use crate::limits::{CLIENT_ID_BYTES, SESSION_LANES};
 use crate::net::LinkId;
 use crate::record::{SessionKey, Ticket};
 use crate::time::Now;
 use larder_packet::{ConnAck, Connect, Packet, Property, PropertyBuf, ReasonCode, Version};
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// Changes that a CONNECT may bring: the end of a session, a new one with its reserve and its lanes, and a Will.
+const CONNECT_CHANGES: usize = 5 + 2 * SESSION_LANES;
 
 impl Broker {
     pub(super) fn handle_connect(&mut self, id: LinkId, connect: &Connect, now: Now) -> Flow {
@@ -47,7 +51,7 @@ impl Broker {
         // Room for what it may change: an end, a beginning, a reserve, a Will.
         let touches_store = expiry_interval > 0 || self.is_stored_session(client_id);
         let bytes = CLIENT_ID_BYTES + connect.will.as_ref().map_or(0, asked_bytes);
-        if touches_store && !self.journal.has_room_for_changes(bytes, 5) {
+        if touches_store && !self.journal.has_room_for_changes(bytes, CONNECT_CHANGES) {
             return Flow::Park { refuse: false };
         }
         let keep_alive = match self.limits.keep_alive_max {
@@ -263,6 +267,8 @@ impl Broker {
             self.next_key = SessionKey(key.0 + 1);
             Queue::new(key, self.policies.of(client_id))
         });
+        let classes = self.policies.classes_of(client_id);
+        let is_divided = !classes.is_empty();
         let place = self.sessions.insert(Session {
             client_id: client_id.into(),
             link: None,
@@ -274,6 +280,9 @@ impl Broker {
             held_ticket: Ticket::default(),
             received_ticket: Ticket::default(),
             queue,
+            lanes: Vec::new(),
+            classes,
+            lanes_made: None,
             handover: None,
             expiry_interval,
             configured,
@@ -281,6 +290,7 @@ impl Broker {
             walks: VecDeque::new(),
             walk_waits: None,
             sweep: None,
+            pace: Pace::default(),
             backlog_due: None,
             will: None,
             ticket: Ticket::default(),
@@ -299,9 +309,13 @@ impl Broker {
             .get_mut(place)
             .and_then(|session| session.queue.as_mut())
         {
+            if is_divided {
+                queue.has_a_part();
+            }
             queue.reserve(&mut self.journal, true, now);
             self.committing.push(place);
         }
+        self.make_lanes(place, now);
         place
     }
 

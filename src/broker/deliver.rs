@@ -1,18 +1,18 @@
 //! From queues through windows to outboxes, as far as there is room.
 
 use super::alias::Naming;
-use super::journal::{Journal, RestsOn, RowNo};
+use super::classes::queue_of_mut;
+use super::journal::RowNo;
 use super::link::{Link, Phase};
-use super::outbox::AckOf;
-use super::queue::{Next, Queue};
+use super::packet_ids::OWN;
+use super::rows::Delivering;
 use super::session::{Drops, Session};
 use super::timers::Timer;
-use super::window::{Standing, is_in_span, packet_id};
 use super::{Broker, buffers::Buffers};
-use crate::limits::{PAGE_WAIT, SETTLEMENT_WAIT, WALK_STEPS};
-use crate::record::{Change, Page, PageRequest, Seq};
-use crate::time::{Mono, Now, ServiceSeconds};
-use larder_packet::{Delivery, Qos, ReasonCode};
+use crate::limits::{SETTLEMENT_WAIT, WALK_STEPS};
+use crate::record::{Change, Page, PageRequest};
+use crate::time::{Now, ServiceSeconds};
+use larder_packet::{Delivery, PacketId, Qos};
 
 /// A message as it is to leave.
 pub(super) struct Outgoing<'a> {
@@ -64,35 +64,36 @@ pub(super) fn send(
         return encode(link, buffers, out, None, now);
     }
     let seq = session.volatile_seq + 1;
-    let oldest = session.window.first().unwrap_or(seq);
-    if !session.window.has_room(link.receive_maximum) || !is_in_span(oldest, seq) {
+    let window = &session.window;
+    let oldest = window.first(OWN).unwrap_or(seq);
+    if !window.has_room(link.receive_maximum) || !window.ids.is_in_span(OWN, oldest, seq) {
         return Sent::No;
     }
     let number = Number {
-        seq,
+        packet_id: window.ids.of(OWN, seq),
         dup: false,
         begun: false,
     };
     let sent = encode(link, buffers, out, Some(number), now);
     if matches!(sent, Sent::Yes) {
         session.volatile_seq = seq;
-        session.window.push(seq, RowNo::NONE, out.qos, 0);
+        session.window.push(OWN, seq, RowNo::NONE, out.qos, 0);
     }
     sent
 }
 
 /// The number of a message of QoS 1 or 2.
 #[derive(Clone, Copy)]
-struct Number {
-    seq: Seq,
+pub(super) struct Number {
+    pub(super) packet_id: PacketId,
     /// It may have been sent before.
-    dup: bool,
+    pub(super) dup: bool,
     /// Its delivery has begun, and it does not expire any more [MQTT-3.3.2-5, MQTT-4.3.3-7].
-    begun: bool,
+    pub(super) begun: bool,
 }
 
 /// Encodes a message into a link's outbox.
-fn encode(
+pub(super) fn encode(
     link: &mut Link,
     buffers: &mut Buffers,
     out: &Outgoing,
@@ -115,7 +116,7 @@ fn encode(
         retain: out.retain,
         topic: naming.topic(topic),
         topic_alias: naming.alias(),
-        packet_id: number.map(|number| packet_id(number.seq)),
+        packet_id: number.map(|number| number.packet_id),
         message_expiry: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
         subscription_ids: out.subscription_ids,
         properties: out.properties,
@@ -207,33 +208,30 @@ impl Broker {
             self.transient_bytes -= transient.cost();
         }
         if let Some(mut queue) = session.queue.take() {
+            let mut lanes = std::mem::take(&mut session.lanes);
+            let waited = session.waits_for_commit_with(&queue, &lanes);
             let mut delivering = Delivering {
+                place,
                 link,
                 session,
                 journal: &mut self.journal,
                 buffers: &mut self.buffers,
+                timers: &mut self.timers,
+                reads: &mut self.reads,
                 sent: 0,
                 drops: Drops::default(),
                 no_room_to_settle: false,
-                reads_later: false,
                 released: false,
                 backlog_due: None,
                 now,
             };
-            let waited = queue.waits_for_commit();
-            let read = delivering.queue(&mut queue, place);
+            if lanes.is_empty() {
+                delivering.queue(&mut queue);
+            } else {
+                delivering.lanes(&mut queue, &mut lanes);
+            }
             sent += delivering.sent;
             let (drops, no_room_to_settle) = (delivering.drops, delivering.no_room_to_settle);
-            if delivering.reads_later && queue.read_at.is_none() {
-                let at = now.mono.after(PAGE_WAIT);
-                queue.read_at = Some(at);
-                self.timers.set(at, Timer::Read(place));
-            }
-            if read.is_some() {
-                if let Some(at) = queue.read_at.take() {
-                    self.timers.clear(at, Timer::Read(place));
-                }
-            }
             let backlog_due = delivering.backlog_due;
             if delivering.released {
                 self.releasable.push(id);
@@ -243,19 +241,16 @@ impl Broker {
             if no_room_to_settle {
                 self.unsettled.push(place);
             }
-            queue.drop_page();
-            if !waited && queue.waits_for_commit() {
+            if !waited && session.waits_for_commit_with(&queue, &lanes) {
                 self.committing.push(place);
             }
-            if session.is_drained_with(&queue, &self.journal) {
-                queue.empty();
-            }
             session.queue = Some(queue);
+            session.lanes = lanes;
+            session.end_delivery(&self.journal);
             if let Some(at) = backlog_due.filter(|_| session.backlog_due.is_none()) {
                 session.backlog_due = Some(at);
                 self.timers.set(at, Timer::Backlog(place));
             }
-            self.reads.extend(read);
         }
         self.counters.publish_sent += sent;
         if sent > 0 {
@@ -272,15 +267,18 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let Some(queue) = &mut session.queue else {
+        let Some(lane) = session.lane_of_key(request.session) else {
             return;
         };
+        let queue = queue_of_mut(&mut session.queue, &mut session.lanes, lane);
+        let Some(queue) = queue else { return };
+        let is_handed_over = session.handover.is_some() && lane == OWN;
         match page {
             Ok(mut page) => {
                 let bad = std::mem::take(&mut page.bad);
-                let (is_awaited, others) = match session.handover {
-                    Some(_) => (queue.answered(request), Some(page)),
-                    None => (queue.page_read(request, Some(page)), None),
+                let (is_awaited, others) = match is_handed_over {
+                    true => (queue.answered(request), Some(page)),
+                    false => (queue.page_read(request, Some(page)), None),
                 };
                 if !is_awaited {
                     return;
@@ -293,9 +291,14 @@ impl Broker {
                     );
                 }
                 for seq in bad {
-                    session.window.give_up(seq);
-                    session.drops.damaged += 1;
-                    self.counters.drops.damaged += 1;
+                    session.window.give_up(lane, seq);
+                    let drops = Drops {
+                        damaged: 1,
+                        ..Drops::default()
+                    };
+                    session.drops.add(drops);
+                    self.counters.drops.add(drops);
+                    queue.count(drops);
                     queue.settled(0);
                     self.journal.record(
                         Change::Settle {
@@ -313,7 +316,7 @@ impl Broker {
             }
             Err(error) => {
                 if queue.page_read(request, None) {
-                    if let Some(handover) = &mut session.handover {
+                    if let Some(handover) = session.handover.as_mut().filter(|_| is_handed_over) {
                         handover.failed = true;
                     }
                     self.counters.read_errors += 1;
@@ -326,259 +329,5 @@ impl Broker {
                 }
             }
         }
-    }
-}
-
-/// What it takes to deliver from a stored session's queue.
-struct Delivering<'a> {
-    link: &'a mut Link,
-    session: &'a mut Session,
-    journal: &'a mut Journal,
-    buffers: &'a mut Buffers,
-    sent: u64,
-    drops: Drops,
-    /// There was something to settle, and the journal was full.
-    no_room_to_settle: bool,
-    /// The queue is to be read on a little later.
-    reads_later: bool,
-    /// A PUBREL was put into the link's FIFO.
-    released: bool,
-    /// When more of the backlog may leave.
-    backlog_due: Option<Mono>,
-    now: Now,
-}
-
-impl Delivering<'_> {
-    /// Sends rows until there is no room, or none is left; gives back the page that is to be read.
-    fn queue(&mut self, queue: &mut Queue, place: u32) -> Option<PageRequest> {
-        queue.mend_chain(place, self.journal);
-        loop {
-            // One of QoS 0 is settled when it is sent.
-            if queue.policy().qos0 && !self.journal.has_room_to_settle() {
-                self.no_room_to_settle = true;
-                return None;
-            }
-            let next = queue.next(
-                self.journal,
-                &self.session.window,
-                self.link.receive_maximum,
-                self.now,
-            );
-            let (seq, row, qos, len, sent) = match next {
-                Next::Wait | Next::Empty => return None,
-                Next::Read(request) => {
-                    if self.waits_for_rate(queue, 0) {
-                        return None;
-                    }
-                    queue.asked(request);
-                    return Some(request);
-                }
-                Next::Later => {
-                    self.reads_later = true;
-                    return None;
-                }
-                Next::Page(index) => {
-                    let row = queue.page.rows[index];
-                    if self.waits_for_rate(queue, row.size) {
-                        return None;
-                    }
-                    self.release_packet_ids(queue, row.seq);
-                    let out = Outgoing {
-                        qos: row.qos,
-                        retain: row.retain,
-                        topic: row.message.topic.of(&queue.page.bytes),
-                        properties: row.message.properties.of(&queue.page.bytes),
-                        payload: row.message.payload.of(&queue.page.bytes),
-                        subscription_ids: row.subscription_ids.of(&queue.page.bytes),
-                        expires_at: row.message.expires_at,
-                    };
-                    let aged = queue.policy().aged(self.now.service);
-                    let is_aged = aged.is_some_and(|before| row.queued_at < before);
-                    let sent = if row.received {
-                        rerelease(self.link, self.session, queue, row.seq)
-                    } else if is_aged
-                        && !queue.was_passed(row.seq)
-                        && !queue.may_have_been_sent(row.seq)
-                    {
-                        Offered::Never(Never::Aged)
-                    } else {
-                        offer(
-                            self.link,
-                            self.session,
-                            self.buffers,
-                            queue,
-                            row.seq,
-                            &out,
-                            self.now,
-                        )
-                    };
-                    (row.seq, RowNo::NONE, row.qos, row.size, sent)
-                }
-                Next::Journal(no) => {
-                    let view = self.journal.row(no)?;
-                    self.release_packet_ids(queue, view.row.seq);
-                    let out = Outgoing {
-                        qos: view.owe.qos,
-                        retain: view.owe.retain,
-                        topic: view.message.topic.of(view.bytes),
-                        properties: view.message.properties.of(view.bytes),
-                        payload: view.message.payload.of(view.bytes),
-                        subscription_ids: view.owe.subscription_ids.of(view.bytes),
-                        expires_at: view.message.expires_at,
-                    };
-                    let (seq, qos, len) = (view.row.seq, view.owe.qos, view.message.len());
-                    let sent = offer(
-                        self.link,
-                        self.session,
-                        self.buffers,
-                        queue,
-                        seq,
-                        &out,
-                        self.now,
-                    );
-                    (seq, no, qos, len, sent)
-                }
-            };
-            match sent {
-                Offered::NoRoom => return None,
-                Offered::Sent if qos == Qos::AtMostOnce => {
-                    self.sent += 1;
-                    queue.settled(u64::from(len));
-                    self.journal.settle(queue.key, seq, row, self.now);
-                }
-                Offered::Sent => {
-                    self.session.window.push(seq, row, qos, len);
-                    self.journal.sent(row);
-                    self.sent += 1;
-                }
-                Offered::Resent => {
-                    self.session.window.resent(seq);
-                    self.journal.sent(row);
-                    self.sent += 1;
-                }
-                Offered::Released => {
-                    self.session.window.push_releasing(seq, len);
-                    self.released = true;
-                }
-                Offered::Rereleased => {
-                    self.session.window.resent(seq);
-                    self.released = true;
-                }
-                Offered::Settled => {}
-                Offered::Never(why) => {
-                    if !self.journal.has_room_to_settle() {
-                        self.no_room_to_settle = true;
-                        return None;
-                    }
-                    why.count(&mut self.drops);
-                    self.session.window.give_up(seq);
-                    queue.settled(u64::from(len));
-                    self.journal.settle(queue.key, seq, row, self.now);
-                }
-            }
-            match next {
-                Next::Page(index) => queue.passed_in_page(index, self.now.mono),
-                _ => queue.passed_in_journal(self.journal, seq),
-            }
-        }
-    }
-
-    /// Whether the backlog has to wait for its rate; then it is told when.
-    fn waits_for_rate(&mut self, queue: &Queue, len: u32) -> bool {
-        let at = queue.backlog_ready_at(u64::from(len));
-        self.backlog_due = Some(at).filter(|at| *at > self.now.mono);
-        self.backlog_due.is_some()
-    }
-
-    fn release_packet_ids(&self, queue: &mut Queue, next: Seq) {
-        let oldest = self.session.window.first().unwrap_or(next);
-        queue.release_packet_ids(oldest, next, self.journal);
-    }
-}
-
-/// What became of a row that was offered to a link.
-enum Offered {
-    /// Sent for the first time since the start.
-    Sent,
-    /// Sent again.
-    Resent,
-    /// Its PUBREL is on its way, for the first time since the start.
-    Released,
-    /// The same, again.
-    Rereleased,
-    /// It was settled meanwhile, and is passed over.
-    Settled,
-    NoRoom,
-    Never(Never),
-}
-
-fn offer(
-    link: &mut Link,
-    session: &Session,
-    buffers: &mut Buffers,
-    queue: &Queue,
-    seq: Seq,
-    out: &Outgoing,
-    now: Now,
-) -> Offered {
-    let again = queue.was_passed(seq);
-    if again {
-        match session.window.standing(seq) {
-            Standing::Resend => {}
-            // Received since the row was read.
-            Standing::Rerelease => return rerelease(link, session, queue, seq),
-            Standing::Done => return Offered::Settled,
-        }
-    }
-    if out.qos == Qos::AtMostOnce {
-        return match encode(link, buffers, out, None, now) {
-            Sent::Yes => Offered::Sent,
-            Sent::No => Offered::NoRoom,
-            Sent::Never(why) => Offered::Never(why),
-        };
-    }
-    let window = &session.window;
-    let has_room = if again {
-        window.free(link.receive_maximum) > 0
-    } else {
-        window.has_room(link.receive_maximum) && queue.has_packet_id(seq)
-    };
-    if !has_room {
-        return Offered::NoRoom;
-    }
-    let number = Number {
-        seq,
-        dup: again || queue.may_have_been_sent(seq),
-        begun: again || (out.qos == Qos::ExactlyOnce && queue.may_have_begun(seq)),
-    };
-    match encode(link, buffers, out, Some(number), now) {
-        Sent::Yes if again => Offered::Resent,
-        Sent::Yes => Offered::Sent,
-        Sent::No => Offered::NoRoom,
-        Sent::Never(why) => Offered::Never(why),
-    }
-}
-
-/// Sends the PUBREL of a message of QoS 2 that its receiver has, on a link that it was not sent on yet [MQTT-4.4.0-1].
-fn rerelease(link: &mut Link, session: &Session, queue: &Queue, seq: Seq) -> Offered {
-    let again = queue.was_passed(seq);
-    if again && session.window.standing(seq) != Standing::Rerelease {
-        return Offered::Settled;
-    }
-    let has_room = again || session.window.has_room(link.receive_maximum);
-    if !has_room || !link.acks.has_room() || link.phase != Phase::Connected {
-        return Offered::NoRoom;
-    }
-    let rests_on = RestsOn::Ticket(session.received_ticket);
-    link.acks.numbered(
-        AckOf::Release,
-        packet_id(seq),
-        ReasonCode::Success,
-        rests_on,
-    );
-    if again {
-        Offered::Rereleased
-    } else {
-        Offered::Released
     }
 }

@@ -8,13 +8,15 @@
 //! session that ends keeps its place until its last row has been looked at, under a name that no client can have: if there
 //! is a crash before, recovery finds it and goes on.
 
+use super::Broker;
+use super::admit::{Admission, NO_MESSAGE};
 use super::journal::RestsOn;
 use super::message::{Content, Transient};
+use super::packet_ids::OWN;
 use super::publish::{Publication, Published};
 use super::router::Subscriber;
 use super::share::{GroupNo, Readiness};
 use super::window::Standing;
-use super::{Broker, admit::Admission};
 use crate::limits::{HANDOVER_ROWS, PAGE_BYTES};
 use crate::record::{Change, Page, PageRequest, PageRow, Seq, ShareKey, Ticket};
 use crate::time::Now;
@@ -251,7 +253,7 @@ impl Broker {
             }
             return !is_done;
         }
-        match self.admit(self.limits.packet_max as usize, 1, true) {
+        match self.admit(self.limits.packet_max as usize, 1, true, NO_MESSAGE) {
             Admission::Admit => {}
             Admission::Wait => return true,
             Admission::WaitForDisk => {
@@ -379,7 +381,8 @@ impl Broker {
             _ if row.received => false,
             (true, false) => false,
             (true, true) => {
-                row.qos == Qos::AtLeastOnce && session.window.standing(row.seq) == Standing::Resend
+                row.qos == Qos::AtLeastOnce
+                    && session.window.standing(OWN, row.seq) == Standing::Resend
             }
             (false, false) => !maybe_sent && row.qos > Qos::AtMostOnce,
             (false, true) => !(maybe_sent && row.qos == Qos::ExactlyOnce),

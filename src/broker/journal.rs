@@ -47,6 +47,8 @@ pub(super) enum RestsOn {
 pub(super) struct NewRow<'a> {
     /// The session's place in the core's table.
     pub(super) place: u32,
+    /// The number of the queue among the session's lanes.
+    pub(super) lane: u8,
     pub(super) session: SessionKey,
     pub(super) seq: Seq,
     pub(super) message: MessageNo,
@@ -63,6 +65,7 @@ pub(super) struct NewRow<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) place: u32,
+    pub(super) lane: u8,
     pub(super) seq: Seq,
     /// The next row of the same session, in this batch or the next.
     pub(super) next: RowNo,
@@ -273,6 +276,7 @@ impl Journal {
         }));
         self.filling.rows.push(Row {
             place: new.place,
+            lane: new.lane,
             seq: new.seq,
             next: RowNo::NONE,
             sent: false,
@@ -470,18 +474,15 @@ impl Journal {
             .unwrap_or(RowNo::NONE)
     }
 
-    /// Unsettled rows of one session that are not on disk yet, oldest first.
-    pub(super) fn rows_of(&self, place: u32) -> impl Iterator<Item = (RowNo, Seq)> + '_ {
+    /// Unsettled rows of a session's queue that are not on disk yet, oldest first.
+    pub(super) fn rows_of(&self, of: (u32, u8)) -> impl Iterator<Item = (RowNo, Seq)> + '_ {
         let committing = self.committing.iter().map(|(_, side)| side);
-        committing
-            .chain(std::iter::once(&self.filling))
-            .flat_map(move |side| {
-                side.rows
-                    .iter()
-                    .enumerate()
-                    .filter(move |(_, row)| row.place == place && !row.settled)
-                    .map(|(index, row)| (RowNo(side.first_row + index as u64), row.seq))
-            })
+        let sides = committing.chain(std::iter::once(&self.filling));
+        sides.flat_map(move |side| {
+            let rows = side.rows.iter().enumerate();
+            rows.filter(move |(_, row)| (row.place, row.lane) == of && !row.settled)
+                .map(|(index, row)| (RowNo(side.first_row + index as u64), row.seq))
+        })
     }
 
     fn row_mut(&mut self, no: RowNo) -> Option<&mut Row> {

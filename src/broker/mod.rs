@@ -11,6 +11,7 @@ mod admit;
 mod alias;
 mod bucket;
 mod buffers;
+mod classes;
 mod close;
 mod commit;
 mod connect;
@@ -22,6 +23,7 @@ mod link;
 mod load;
 mod message;
 mod outbox;
+mod packet_ids;
 mod policy;
 mod publish;
 mod qos2;
@@ -34,6 +36,7 @@ mod retain;
 mod retained;
 mod route;
 mod router;
+mod rows;
 mod rules;
 mod session;
 mod share;
@@ -41,16 +44,20 @@ mod subscribe;
 mod sys;
 mod timeout;
 mod timers;
+mod turns;
 mod walk;
 mod will;
 mod window;
 
+pub use classes::QueueClass;
 pub use counters::{Counters, Gauges};
 pub(crate) use outbox::acks_bytes;
 /// Bytes of a link, without its buffers and acknowledgements.
 pub(crate) const LINK_BYTES: usize = size_of::<link::Link>() + 64;
 /// Bytes of a session without its window, Client Identifier and subscriptions.
 pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>() + 128;
+/// Bytes of a lane of a session.
+pub(crate) const LANE_BYTES: usize = size_of::<classes::Lane>() + 64;
 /// Bytes of a row in the journal, beside its change.
 pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
 pub use policy::{QueuePolicy, QueueRule, Rate, WhenFull};
@@ -261,8 +268,9 @@ impl Broker {
             self.journal.unsent(in_flight.row);
         }
         session.window.link_ended();
-        let first = session.window.first();
-        if let Some(queue) = &mut session.queue {
+        let lanes = session.lanes.iter_mut().map(|lane| &mut lane.queue);
+        for queue in session.queue.iter_mut().chain(lanes) {
+            let first = session.window.first(queue.lane);
             queue.link_ended(place, first, &self.journal);
         }
         self.hand_over_transient(place, now);
@@ -364,9 +372,8 @@ impl Broker {
             !session.transient.is_empty()
                 || !session.walks.is_empty()
                 || session
-                    .queue
-                    .as_ref()
-                    .is_some_and(|queue| !queue.is_drained(&self.journal))
+                    .queues()
+                    .any(|queue| !queue.is_drained(&self.journal))
         })
     }
 
@@ -465,9 +472,9 @@ impl Broker {
         };
         for (_, session) in self.sessions.iter() {
             gauges.in_flight += u64::from(session.window.outstanding());
-            if let Some(queue) = &session.queue {
-                gauges.queued_messages += queue.messages;
-                gauges.queued_bytes += queue.bytes;
+            for queue in session.queues() {
+                gauges.queued_messages += queue.messages();
+                gauges.queued_bytes += queue.bytes();
             }
         }
         gauges

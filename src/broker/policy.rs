@@ -1,6 +1,9 @@
 //! Policies: what the owner allows a session's queue, and what becomes of a message that does not fit.
 
+use super::classes::{Class, QueueClass, Tally};
+use super::session::Drops;
 use crate::time::ServiceSeconds;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -71,11 +74,29 @@ pub struct QueueRule {
     pub client_id: String,
     /// Their policy.
     pub policy: QueuePolicy,
+    /// Messages that have lanes of their own, and policies; the first class that matches holds. At most
+    /// [`SESSION_LANES`](crate::limits::SESSION_LANES).
+    pub classes: Vec<QueueClass>,
+}
+
+/// What the lanes of a class hold, and what was dropped from them since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClassFigures {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) drops: Drops,
+}
+
+/// A rule, as sessions share it.
+struct Rule {
+    client_id: Box<str>,
+    policy: Rc<QueuePolicy>,
+    classes: Rc<[Class]>,
 }
 
 /// The policies that the configuration gives, and the one of all other sessions.
 pub(super) struct Policies {
-    rules: Vec<(Box<str>, Rc<QueuePolicy>)>,
+    rules: Vec<Rule>,
     default: Rc<QueuePolicy>,
 }
 
@@ -88,15 +109,60 @@ impl Policies {
     }
 
     pub(super) fn set(&mut self, rules: &[QueueRule]) {
-        let shared =
-            |rule: &QueueRule| (rule.client_id.as_str().into(), Rc::new(rule.policy.clone()));
+        let shared = |rule: &QueueRule| Rule {
+            client_id: rule.client_id.as_str().into(),
+            policy: Rc::new(rule.policy.clone()),
+            classes: rule.classes.iter().map(Class::new).collect(),
+        };
         self.rules = rules.iter().map(shared).collect();
     }
 
     /// The policy of the first rule that names this client.
     pub(super) fn named(&self, client_id: &str) -> Option<Rc<QueuePolicy>> {
-        let (_, policy) = self.rules.iter().find(|(name, _)| names(name, client_id))?;
-        Some(Rc::clone(policy))
+        self.rule(client_id).map(|rule| Rc::clone(&rule.policy))
+    }
+
+    fn rule(&self, client_id: &str) -> Option<&Rule> {
+        self.rules
+            .iter()
+            .find(|rule| names(&rule.client_id, client_id))
+    }
+
+    /// The classes of a client's queue.
+    pub(super) fn classes_of(&self, client_id: &str) -> Rc<[Class]> {
+        self.rule(client_id)
+            .map_or_else(|| Rc::from([]), |rule| Rc::clone(&rule.classes))
+    }
+
+    /// The policy of what no rule names.
+    pub(super) fn other(&self) -> Rc<QueuePolicy> {
+        Rc::clone(&self.default)
+    }
+
+    /// All classes, with their names.
+    pub(super) fn tallies(&self) -> impl Iterator<Item = (&str, &Rc<Tally>)> {
+        let classes = self.rules.iter().flat_map(|rule| rule.classes.iter());
+        classes.map(|class| (&*class.name, &class.tally))
+    }
+
+    /// What the classes hold and lost, those of one name together; in the order of their names.
+    pub(super) fn by_name(&self) -> BTreeMap<Box<str>, ClassFigures> {
+        let mut figures: BTreeMap<Box<str>, ClassFigures> = BTreeMap::new();
+        for (name, tally) in self.tallies() {
+            let known = figures.entry(name.into()).or_default();
+            known.messages += tally.messages.get();
+            known.bytes += tally.bytes.get();
+            known.drops.add(tally.drops.get());
+        }
+        figures
+    }
+
+    /// Bytes of the disk that are kept for others than the message with this number.
+    pub(super) fn kept_from(&self, message: u64) -> u64 {
+        self.tallies()
+            .filter(|(_, tally)| tally.matched.get() != message)
+            .map(|(_, tally)| tally.unused())
+            .sum()
     }
 
     /// The policy of a client's queue.
@@ -122,6 +188,7 @@ mod tests {
         let rule = |client_id: &str, bytes_max| QueueRule {
             client_id: client_id.to_owned(),
             policy: QueuePolicy::drop_oldest(bytes_max),
+            classes: Vec::new(),
         };
         let mut policies = Policies::new(QueuePolicy::drop_oldest(9));
         policies.set(&[rule("pump-1", 1), rule("pump-*", 2), rule("x*y", 3)]);

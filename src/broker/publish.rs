@@ -1,6 +1,7 @@
 //! PUBLISH from a client: routed, admitted, copied into the journal once, and owed to whom it goes [MQTT 3.3].
 
 use super::admit::Admission;
+use super::classes::queue_of_mut;
 use super::deliver::{Outgoing, Sent, send};
 use super::journal::{MessageNo, RestsOn};
 use super::message::{Content, Kept, Transient};
@@ -10,6 +11,7 @@ use super::retain::Retaining;
 use super::route::{Target, Targets, Way};
 use super::router::Subscriber;
 use super::rules::may_publish;
+use super::session::Drops;
 use super::{Broker, note_dirty};
 use crate::limits::{SESSION_TRANSIENT_MESSAGES, TOPIC_BYTES};
 use crate::net::LinkId;
@@ -245,7 +247,7 @@ impl Broker {
             return Published::Wait(Admission::Wait);
         }
         let bytes = content.len() + targets.encoded.len();
-        let admission = self.admit(bytes, rows, is_recorded);
+        let admission = self.admit(bytes, rows, is_recorded, targets.number);
         if admission == Admission::WaitForDisk {
             self.ask_disk(now);
         }
@@ -268,7 +270,7 @@ impl Broker {
             let ids = &targets.encoded[target.ids.0..target.ids.1];
             match (target.way, owed) {
                 (Way::Owe, Some(message)) => self.owe(target, message, content, ids, now),
-                (Way::Drop, _) => self.drop_newest(target.place),
+                (Way::Drop, _) => self.drop_newest(target),
                 _ => {
                     let commit = commit.filter(|_| target.qos == Qos::ExactlyOnce);
                     self.offer(target, content, ids, commit, &mut kept, now);
@@ -296,10 +298,14 @@ impl Broker {
             .is_some_and(|session| session.queue.is_some())
     }
 
-    pub(super) fn drop_newest(&mut self, place: u32) {
-        self.counters.drops.queue_full += 1;
-        if let Some(session) = self.sessions.get_mut(place) {
-            session.drops.queue_full += 1;
+    pub(super) fn drop_newest(&mut self, target: &Target) {
+        let drops = Drops {
+            queue_full: 1,
+            ..Drops::default()
+        };
+        self.counters.drops.add(drops);
+        if let Some(session) = self.sessions.get_mut(target.place) {
+            session.count_drops(target.lane, drops);
         }
     }
 
@@ -317,7 +323,8 @@ impl Broker {
             return;
         };
         let waited = session.waits_for_commit();
-        let Some(queue) = session.queue.as_mut() else {
+        let queue = queue_of_mut(&mut session.queue, &mut session.lanes, target.lane);
+        let Some(queue) = queue else {
             return;
         };
         queue.append(

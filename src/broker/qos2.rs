@@ -126,11 +126,11 @@ impl Broker {
             return self.settled(place, refused, now);
         }
         let reason = match session.window.receive(ack.packet_id) {
-            Receipt::Received(seq) => {
-                if let Some(session_key) = session.key() {
+            Receipt::Received(in_flight) => {
+                if let Some(queue) = session.queue_of(in_flight.lane) {
                     let change = Change::Received {
-                        session: session_key,
-                        seq,
+                        session: queue.key,
+                        seq: in_flight.seq,
                     };
                     session.received_ticket = self.journal.record(change, true, now);
                 }

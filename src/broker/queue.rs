@@ -1,18 +1,22 @@
-//! The queue of a stored session: rows on disk, then rows in the committing batch, then rows in the filling one.
+//! A queue of a stored session, its own or that of a lane: rows on disk, then rows in the committing batch, then rows in the filling one.
 //!
 //! In memory it is a few numbers and at most one page. `cursor` is the last row that went into the window of the present
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
-use super::bucket::{Bucket, Cost};
+mod room;
+
+use super::classes::{Backlog, Class, Tally};
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
+use super::packet_ids::{OWN, PacketIds};
 use super::policy::QueuePolicy;
-use super::window::{PACKET_IDS, Window, is_in_span};
-use crate::limits::{PAGE_BYTES, SEQ_RESERVE};
+use super::session::Drops;
+use super::window::Window;
+use crate::limits::{LANE_SEQ_RESERVE, PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
-    Change, DropOldest, Dropped, Page, PageRequest, PageRow, RecoveredSession, Seq, SessionKey,
+    Change, Extent, Page, PageRequest, PageRow, RecoveredLane, RecoveredSession, Seq, SessionKey,
     ShareKey, Ticket,
 };
-use crate::time::{Mono, Now, ServiceSeconds};
+use crate::time::{Mono, Now};
 use larder_packet::Qos;
 use std::rc::Rc;
 
@@ -32,11 +36,15 @@ pub(super) enum Next {
     Empty,
 }
 
-/// A stored session's queue.
+/// A queue of a stored session.
 pub(super) struct Queue {
     pub(super) key: SessionKey,
+    /// Its number among the lanes, or [`OWN`].
+    pub(super) lane: u8,
     /// The number of the next row.
     next_seq: Seq,
+    /// So many numbers are reserved at a time.
+    seq_reserve: u64,
     /// Numbers up to this one may be sent: it is on disk.
     reserved: Seq,
     /// A higher reserve that is recorded, and its ticket.
@@ -75,14 +83,14 @@ pub(super) struct Queue {
     /// No row after this one is owed by a Shared Subscription.
     last_shared: Seq,
     /// Backlog: what is queued and not settled.
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
+    backlog: Backlog,
     messages_ever: u64,
     bytes_ever: u64,
     policy: Rc<QueuePolicy>,
-    /// What the policy's rate has left.
-    backlog_messages: Bucket,
-    backlog_bytes: Bucket,
+    /// Messages of other lanes that were sent while it had something.
+    pub(super) passed_over: u32,
+    /// What was dropped of it since the start.
+    pub(super) drops: Drops,
 }
 
 impl Queue {
@@ -90,7 +98,9 @@ impl Queue {
     pub(super) fn new(key: SessionKey, policy: Rc<QueuePolicy>) -> Queue {
         Queue {
             key,
+            lane: OWN,
             next_seq: 1,
+            seq_reserve: SEQ_RESERVE,
             reserved: 0,
             reserving: None,
             released: 1,
@@ -110,12 +120,11 @@ impl Queue {
             read_at: None,
             dropping: None,
             last_shared: 0,
-            messages: 0,
-            bytes: 0,
+            backlog: Backlog::default(),
             messages_ever: 0,
             bytes_ever: 0,
-            backlog_messages: Bucket::default(),
-            backlog_bytes: Bucket::default(),
+            passed_over: 0,
+            drops: Drops::default(),
             policy,
         }
     }
@@ -128,15 +137,59 @@ impl Queue {
         window: u16,
         unsettled: usize,
     ) -> Queue {
-        let extent = session.extent.unwrap_or_default();
-        let last = extent.last.max(session.seq_reserved);
+        let queue = Queue::new(session.key, policy);
+        queue.found(
+            session.extent,
+            session.seq_reserved,
+            None,
+            window,
+            unsettled,
+        )
+    }
+
+    /// The queue of a new lane.
+    pub(super) fn of_class(key: SessionKey, lane: u8, class: &Class) -> Queue {
+        Queue {
+            lane,
+            seq_reserve: LANE_SEQ_RESERVE,
+            backlog: Backlog::new(0, 0, Some(Rc::clone(&class.tally))),
+            ..Queue::new(key, Rc::clone(&class.policy))
+        }
+    }
+
+    /// The queue of a lane as recovery found it, as [`Queue::recovered`].
+    pub(super) fn recovered_lane(
+        found: &RecoveredLane,
+        policy: Rc<QueuePolicy>,
+        tally: Option<Rc<Tally>>,
+        window: u16,
+        unsettled: usize,
+    ) -> Queue {
+        let queue = Queue {
+            lane: found.record.number,
+            seq_reserve: LANE_SEQ_RESERVE,
+            ..Queue::new(found.key, policy)
+        };
+        queue.found(found.extent, found.seq_reserved, tally, window, unsettled)
+    }
+
+    fn found(
+        self,
+        found: Option<Extent>,
+        seq_reserved: Seq,
+        tally: Option<Rc<Tally>>,
+        window: u16,
+        unsettled: usize,
+    ) -> Queue {
+        let extent = found.unwrap_or_default();
+        let last = extent.last.max(seq_reserved);
         Queue {
             next_seq: last + 1,
-            reserved: session.seq_reserved,
-            released: session.extent.map_or(last + 1, |extent| extent.first),
+            reserved: seq_reserved,
+            released: found.map_or(last + 1, |extent| extent.first),
             disk_tail: extent.last,
             cursor: extent.first.saturating_sub(1),
-            maybe_sent: match session.extent {
+            maybe_sent: match found {
                 Some(_) => u32::from(window) + u32::try_from(unsettled).unwrap_or(u32::MAX / 2),
                 None => 0,
             },
@@ -144,11 +197,10 @@ impl Queue {
             window,
             found_tail: extent.last,
             last_shared: extent.last,
-            messages: extent.messages,
-            bytes: extent.bytes,
+            backlog: Backlog::new(extent.messages, extent.bytes, tally),
             messages_ever: extent.messages_ever,
             bytes_ever: extent.bytes_ever,
-            ..Queue::new(session.key, policy)
+            ..self
         }
     }
 
@@ -165,7 +217,7 @@ impl Queue {
 
     /// Records the first reserve of numbers.
     pub(super) fn reserve(&mut self, journal: &mut Journal, urgent: bool, now: Now) {
-        let seq_reserved = self.next_seq + SEQ_RESERVE;
+        let seq_reserved = self.next_seq + self.seq_reserve;
         let ticket = journal.record(
             Change::Reserve {
                 session: self.key,
@@ -191,11 +243,12 @@ impl Queue {
         now: Now,
     ) {
         let recorded = self.reserving.map_or(self.reserved, |(seq, _)| seq);
-        if self.next_seq + SEQ_RESERVE / 2 > recorded {
+        if self.next_seq + self.seq_reserve / 2 > recorded {
             self.reserve(journal, self.next_seq > recorded, now);
         }
         let row = NewRow {
             place,
+            lane: self.lane,
             session: self.key,
             seq: self.next_seq,
             message,
@@ -216,20 +269,42 @@ impl Queue {
             self.journal_next = no;
         }
         self.next_seq += 1;
-        self.messages += 1;
-        self.bytes += len;
+        self.backlog
+            .set(self.backlog.messages() + 1, self.backlog.bytes() + len);
         self.messages_ever += 1;
         self.bytes_ever += len;
     }
 
+    /// It has only a part of the Packet Identifiers from now on: numbers are reserved in smaller blocks, so that a start,
+    /// which leaves out a block, seldom makes identifiers scarce.
+    pub(super) fn has_a_part(&mut self) {
+        self.seq_reserve = LANE_SEQ_RESERVE;
+    }
+
+    /// The number of the next row.
+    pub(super) fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// Messages that are queued and not settled.
+    pub(super) fn messages(&self) -> u64 {
+        self.backlog.messages()
+    }
+
+    /// Their bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.backlog.bytes()
+    }
+
     // --- The head ---
 
-    /// Where the next row is, with what is free of a link's window.
+    /// Where the next row is, with what is free of a link's window. `rows_max`: so many are wanted at once, and no more.
     pub(super) fn next(
         &self,
         journal: &Journal,
         window: &Window,
         receive_maximum: u16,
+        rows_max: Option<u16>,
         now: Now,
     ) -> Next {
         if self.dropping.is_some() {
@@ -249,14 +324,14 @@ impl Queue {
                 return Next::Wait;
             }
             let is_late = self.read_at.is_some_and(|at| at <= now.mono);
-            if room < window.takes(receive_maximum).div_ceil(2) && !is_late {
+            if rows_max.is_none() && room < window.takes(receive_maximum).div_ceil(2) && !is_late {
                 return Next::Later;
             }
             return Next::Read(PageRequest {
                 session: self.key,
                 after: self.cursor,
                 up_to: self.disk_tail,
-                rows_max: u32::from(room),
+                rows_max: u32::from(rows_max.map_or(room, |max| max.min(room))),
                 bytes_max: PAGE_BYTES,
             });
         }
@@ -278,22 +353,43 @@ impl Queue {
 
     fn find_chain(&mut self, place: u32, journal: &Journal) {
         let after = self.cursor.max(self.disk_tail);
-        let next = journal.rows_of(place).find(|(_, seq)| *seq > after);
+        let next = journal
+            .rows_of((place, self.lane))
+            .find(|(_, seq)| *seq > after);
         self.journal_next = next.map_or(RowNo::NONE, |(no, _)| no);
     }
 
     /// Whether the row has a Packet Identifier to itself. One whose message was settled is not used again before the
     /// settlement is committed: a crash would bring the settled message back, under the identifier of the later one.
-    pub(super) fn has_packet_id(&self, seq: Seq) -> bool {
-        is_in_span(self.released, seq)
+    pub(super) fn has_packet_id(&self, ids: PacketIds, seq: Seq) -> bool {
+        (ids.is_undivided(self.lane, seq) || self.lane != OWN || self.has_released(ids.start))
+            && ids.is_in_span(self.lane, self.released, seq)
+    }
+
+    /// Whether no row before this one is on disk.
+    pub(super) fn has_released(&self, seq: Seq) -> bool {
+        self.released >= seq
     }
 
     /// Lets Packet Identifiers be used again once the settlements before `first`, the oldest message in flight or else the
     /// row `next` that is to be sent, are committed. They are asked for when half of all identifiers are used, so that this
     /// is waited for rarely; or when `next` has none, for each start leaves out a block of numbers.
-    pub(super) fn release_packet_ids(&mut self, first: Seq, next: Seq, journal: &Journal) {
-        let is_time = first >= self.released + PACKET_IDS / 2 || !self.has_packet_id(next);
-        if first <= self.released || !is_time || self.releasing.is_some() {
+    pub(super) fn release_packet_ids(
+        &mut self,
+        ids: PacketIds,
+        first: Seq,
+        next: Seq,
+        journal: &Journal,
+    ) {
+        let half = ids.span(self.lane, next) / 2;
+        if first >= self.released + half || !self.has_packet_id(ids, next) {
+            self.release_up_to(first, journal);
+        }
+    }
+
+    /// Lets the Packet Identifiers of all rows before this one be used again, once their settlements are committed.
+    pub(super) fn release_up_to(&mut self, first: Seq, journal: &Journal) {
+        if first <= self.released || self.releasing.is_some() {
             return;
         }
         match journal.last_recorded() {
@@ -338,13 +434,10 @@ impl Queue {
     }
 
     /// The row of the page has been sent, settled or passed over.
-    pub(super) fn passed_in_page(&mut self, index: usize, now: Mono) {
+    pub(super) fn passed_in_page(&mut self, index: usize) {
         self.page_at = index + 1;
         let row = self.page.rows[index];
-        let PageRow { seq, size, .. } = row;
-        let (messages, bytes) = self.costs(u64::from(size));
-        self.backlog_messages.take(messages, now);
-        self.backlog_bytes.take(bytes, now);
+        let PageRow { seq, .. } = row;
         if !self.was_passed(seq) {
             self.maybe_sent = self.maybe_sent.saturating_sub(1);
             let could_have_begun = row.qos == Qos::ExactlyOnce && !row.received;
@@ -377,6 +470,11 @@ impl Queue {
         self.maybe_begun > 0 && self.may_have_been_sent(seq)
     }
 
+    /// Whether it has something in flight that the present link was not offered yet.
+    pub(super) fn is_resending(&self, window: &Window) -> bool {
+        self.cursor < self.passed && window.first(self.lane).is_some()
+    }
+
     /// Whether a row was offered to a link since the start: it is in the window, or settled.
     pub(super) fn was_passed(&self, seq: Seq) -> bool {
         seq <= self.passed
@@ -384,8 +482,16 @@ impl Queue {
 
     /// A row was settled: `len` bytes less are owed.
     pub(super) fn settled(&mut self, len: u64) {
-        self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(len);
+        self.backlog.set(
+            self.backlog.messages().saturating_sub(1),
+            self.backlog.bytes().saturating_sub(len),
+        );
+    }
+
+    /// Counts what was dropped of it.
+    pub(super) fn count(&mut self, drops: Drops) {
+        self.drops.add(drops);
+        self.backlog.count(drops);
     }
 
     /// Everything that was appended has been settled.
@@ -395,11 +501,10 @@ impl Queue {
 
     /// Nothing is queued or in flight any more: what rounding the totals gathered is forgotten.
     pub(super) fn empty(&mut self) {
-        self.messages = 0;
-        self.bytes = 0;
+        self.backlog.set(0, 0);
     }
 
-    // --- Links and commits ---
+    // --- Links ---
 
     /// The link ended. `first` is the oldest message in flight: from there on rows are offered to the next link.
     pub(super) fn link_ended(&mut self, place: u32, first: Option<Seq>, journal: &Journal) {
@@ -409,30 +514,6 @@ impl Queue {
         let Some(first) = first else { return };
         self.cursor = first - 1;
         self.find_chain(place, journal);
-    }
-
-    /// One of its rows is on disk now.
-    pub(super) fn row_committed(&mut self, committed: CommittedRow) {
-        self.disk_tail = self.disk_tail.max(committed.row.seq);
-        if self.journal_next == committed.no {
-            self.journal_next = committed.row.next;
-        }
-    }
-
-    /// A commit came: reserves and drops up to this ticket are done.
-    pub(super) fn ticket_committed(&mut self, ticket: Ticket) {
-        if let Some((seq, _)) = self.reserving.take_if(|(_, of)| *of <= ticket) {
-            self.reserved = self.reserved.max(seq);
-        }
-        if let Some((seq, _)) = self.releasing.take_if(|(_, of)| *of <= ticket) {
-            self.released = seq;
-        }
-        self.dropping.take_if(|of| *of <= ticket);
-    }
-
-    /// Whether a commit is waited for: of a reserve, of a drop, or of the settlements that release Packet Identifiers.
-    pub(super) fn waits_for_commit(&self) -> bool {
-        self.reserving.is_some() || self.dropping.is_some() || self.releasing.is_some()
     }
 
     // --- Handing over ---
@@ -480,108 +561,29 @@ impl Queue {
         self.dropping = Some(ticket);
     }
 
-    // --- The policy ---
+    // --- Commits ---
 
-    pub(super) fn set_policy(&mut self, policy: QueuePolicy) {
-        self.policy = Rc::new(policy);
-    }
-
-    pub(super) fn policy(&self) -> &QueuePolicy {
-        &self.policy
-    }
-
-    /// Whether a message of `len` bytes fits.
-    pub(super) fn has_room(&self, len: u64) -> bool {
-        self.bytes + len <= self.policy.bytes_max && self.messages < self.policy.messages_max
-    }
-
-    /// If the queue holds more than it may, drops the oldest messages that were never sent: by a sixteenth more than is
-    /// needed, so that this is done once for many. What is in flight counts and stays, but leaves at least half of it to
-    /// the newest.
-    pub(super) fn drop_oldest_above_max(
-        &mut self,
-        window: &Window,
-        journal: &mut Journal,
-        now: Now,
-    ) {
-        let policy = &self.policy;
-        if self.bytes <= policy.bytes_max && self.messages <= policy.messages_max {
-            return;
-        }
-        let (messages, bytes) = window.load();
-        let keep = |max: u64, in_flight: u64| {
-            let keep = max - max / 16;
-            keep.saturating_sub(in_flight).max(keep / 2)
-        };
-        let bytes_keep = keep(policy.bytes_max, bytes);
-        let messages_keep = keep(policy.messages_max, messages);
-        self.drop_oldest(bytes_keep, messages_keep, None, journal, now);
-    }
-
-    /// Drops the messages that were never sent and are older than they may be.
-    pub(super) fn drop_aged(&mut self, journal: &mut Journal, now: Now) {
-        let aged = self.policy.aged(now.service);
-        if aged.is_some() {
-            self.drop_oldest(u64::MAX, u64::MAX, aged, journal, now);
+    /// One of its rows is on disk now.
+    pub(super) fn row_committed(&mut self, committed: CommittedRow) {
+        self.disk_tail = self.disk_tail.max(committed.row.seq);
+        if self.journal_next == committed.no {
+            self.journal_next = committed.row.next;
         }
     }
 
-    fn drop_oldest(
-        &mut self,
-        bytes_keep: u64,
-        messages_keep: u64,
-        queued_before: Option<ServiceSeconds>,
-        journal: &mut Journal,
-        now: Now,
-    ) {
-        // A page under way may hold rows that would be dropped.
-        if self.dropping.is_some() || self.reading.is_some() {
-            return;
+    /// A commit came: reserves and drops up to this ticket are done.
+    pub(super) fn ticket_committed(&mut self, ticket: Ticket) {
+        if let Some((seq, _)) = self.reserving.take_if(|(_, of)| *of <= ticket) {
+            self.reserved = self.reserved.max(seq);
         }
-        let after = self.cursor.max(self.passed);
-        if after >= self.disk_tail {
-            return;
+        if let Some((seq, _)) = self.releasing.take_if(|(_, of)| *of <= ticket) {
+            self.released = seq;
         }
-        let change = Change::DropOldest(DropOldest {
-            session: self.key,
-            after,
-            maybe_sent: self.maybe_sent,
-            keep: u32::from(self.window),
-            keep_up_to: self.found_tail,
-            up_to: self.disk_tail,
-            bytes_ever: self.bytes_ever,
-            bytes_keep,
-            messages_ever: self.messages_ever,
-            messages_keep,
-            queued_before,
-        });
-        self.drop_page();
-        self.dropping = Some(journal.record(change, true, now));
+        self.dropping.take_if(|of| *of <= ticket);
     }
 
-    /// When a message of the backlog may leave, of `len` bytes.
-    pub(super) fn backlog_ready_at(&self, len: u64) -> Mono {
-        let (messages, bytes) = self.costs(len);
-        let messages = self.backlog_messages.ready_at(messages);
-        messages.max(self.backlog_bytes.ready_at(bytes))
-    }
-
-    fn costs(&self, len: u64) -> (Cost, Cost) {
-        let rate = self.policy.rate;
-        (Cost::of(1, rate.messages), Cost::of(len, rate.bytes))
-    }
-
-    /// What the store has dropped; `in_flight`: messages and bytes in the window. What is left is known exactly again.
-    pub(super) fn dropped(&mut self, dropped: &Dropped, in_flight: (u64, u64)) {
-        match dropped.rest {
-            Some((messages_before, bytes_before)) => {
-                self.messages = in_flight.0 + dropped.kept.0 + self.messages_ever - messages_before;
-                self.bytes = in_flight.1 + dropped.kept.1 + self.bytes_ever - bytes_before;
-            }
-            None => {
-                self.messages = self.messages.saturating_sub(dropped.messages);
-                self.bytes = self.bytes.saturating_sub(dropped.bytes);
-            }
-        }
+    /// Whether a commit is waited for: of a reserve, of a drop, or of the settlements that release Packet Identifiers.
+    pub(super) fn waits_for_commit(&self) -> bool {
+        self.reserving.is_some() || self.dropping.is_some() || self.releasing.is_some()
     }
 }

@@ -1,6 +1,7 @@
 //! Start is recovery: the sessions that the store found, and those that the configuration names.
 
 use super::Broker;
+use super::bucket::Pace;
 use super::handover::is_ended;
 use super::policy::{QueuePolicy, QueueRule};
 use super::qos2::Held;
@@ -71,6 +72,9 @@ impl Broker {
                 self.limits.window,
                 2 * self.limits.batch_changes(),
             )),
+            lanes: Vec::new(),
+            classes: self.policies.classes_of(&found.client_id),
+            lanes_made: None,
             handover: None,
             expiry_interval: if found.record.configured {
                 u32::MAX
@@ -89,6 +93,7 @@ impl Broker {
             walks: VecDeque::new(),
             walk_waits: None,
             sweep: None,
+            pace: Pace::default(),
             backlog_due: None,
             will: found
                 .will
@@ -104,6 +109,7 @@ impl Broker {
             matched: (0, 0),
             drops: Drops::default(),
         });
+        self.recover_lanes(place, found, now);
         if is_ended(&found.client_id) {
             self.recover_ended(place);
             return;
@@ -143,13 +149,17 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
+        let ids = session.window.ids;
         session.window = Window::new(wanted.window, wanted.window_bytes);
+        session.window.ids = ids;
         let policy = self.policies.named(&wanted.client_id);
         if let Some(queue) = &mut session.queue {
             // A rule of the owner's goes before what comes with the session.
             if policy.is_none() {
                 queue.set_policy(QueuePolicy::drop_oldest(wanted.disk_max));
             }
+        }
+        for queue in session.queues_mut() {
             queue.widen_maybe_sent(wanted.window);
         }
         if !session.configured {

@@ -5,7 +5,7 @@
 //! [`RETAINED_WAIT`]; what comes meanwhile waits in memory. What begins with `$` is the server's own, and is not recorded.
 
 use super::Broker;
-use super::admit::Admission;
+use super::admit::{Admission, NO_MESSAGE};
 use super::journal::{MessageNo, RestsOn, RetainedChange};
 use super::message::Content;
 use super::publish::{NOBODY, Publication};
@@ -145,7 +145,7 @@ impl Broker {
 
     /// Whether a message of `bytes` bytes may be recorded that nobody waits for.
     fn may_record(&mut self, bytes: usize, now: Now) -> bool {
-        match self.admit(bytes, 0, true) {
+        match self.admit(bytes, 0, true, NO_MESSAGE) {
             Admission::Admit => true,
             Admission::Wait => false,
             Admission::WaitForDisk => {

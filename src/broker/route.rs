@@ -2,6 +2,7 @@
 //! shares a filter one member.
 
 use super::Broker;
+use super::packet_ids::OWN;
 use super::policy::WhenFull;
 use super::publish::Publication;
 use super::router::{Match, Subscriber};
@@ -20,18 +21,21 @@ pub(super) struct Target {
     pub(super) ids: (usize, usize),
     /// The Shared Subscription by virtue of which it is a target.
     pub(super) share: Option<ShareKey>,
+    /// The lane of its queue that it goes to.
+    pub(super) lane: u8,
     pub(super) way: Way,
 }
 
 impl Target {
     /// The session is owed a retained message.
-    pub(super) fn retained(place: u32, qos: Qos) -> Target {
+    pub(super) fn retained(place: u32, lane: u8, qos: Qos) -> Target {
         Target {
             place,
             qos,
             retain: true,
             ids: (0, 0),
             share: None,
+            lane,
             way: Way::Owe,
         }
     }
@@ -59,7 +63,7 @@ pub(super) struct Targets {
     /// The groups of which one member gets the message, each a copy of its own [MQTT 4.8.2].
     groups: Vec<GroupNo>,
     /// Counts the messages that were routed.
-    number: u64,
+    pub(super) number: u64,
 }
 
 impl Targets {
@@ -78,6 +82,7 @@ impl Targets {
         publication: &Publication,
     ) {
         self.clear();
+        self.number += 1;
         self.add(member, Some(share), publication);
         self.encode_identifiers();
     }
@@ -90,6 +95,7 @@ impl Targets {
             retain: false,
             ids: (0, 0),
             share,
+            lane: OWN,
             way: Way::Offer,
         });
         self.widen(self.targets.len() as u32 - 1, subscriber, publication);
@@ -176,23 +182,44 @@ impl Broker {
         targets: &mut Targets,
         publication: &Publication,
     ) -> Option<usize> {
-        let len = publication.content.len();
+        let content = &publication.content;
         let mut rows = 0;
         for target in &mut targets.targets {
-            target.way = match self.way_to(target.place, target.qos, len) {
+            if target.share.is_none() {
+                target.lane = self.lane_to(target.place, content.topic);
+            }
+            target.way = match self.way_to(target.place, target.lane, target.qos, content.len()) {
                 Some(way) => way,
                 None if publication.is_will => Way::Drop,
                 None => return None,
             };
-            rows += usize::from(target.way == Way::Owe);
+            if target.way == Way::Owe {
+                rows += 1;
+                self.note_class(target.place, target.lane, targets.number);
+            }
         }
         Some(rows)
     }
 
-    /// How a message of `len` bytes gets to a session. `None`: its queue is full, and rejects it.
-    pub(super) fn way_to(&self, place: u32, qos: Qos, len: usize) -> Option<Way> {
+    /// The lane of a session's queue that a message goes to.
+    pub(super) fn lane_to(&self, place: u32, topic: &str) -> u8 {
         let session = self.sessions.get(place);
-        let stored = session.and_then(|session| Some((session, session.queue.as_ref()?)));
+        let session = session.filter(|session| !session.lanes.is_empty());
+        session.map_or(OWN, |session| session.lane_of(topic))
+    }
+
+    /// The message with this number goes to this lane: what is kept for its class is for it.
+    fn note_class(&self, place: u32, lane: u8, number: u64) {
+        let session = self.sessions.get(place).filter(|_| lane != OWN);
+        if let Some(queue) = session.and_then(|session| session.queue_of(lane)) {
+            queue.note_message(number);
+        }
+    }
+
+    /// How a message of `len` bytes gets to a lane of a session. `None`: its queue is full, and rejects it.
+    pub(super) fn way_to(&self, place: u32, lane: u8, qos: Qos, len: usize) -> Option<Way> {
+        let session = self.sessions.get(place);
+        let stored = session.and_then(|session| Some((session, session.queue_of(lane)?)));
         let Some((session, queue)) = stored else {
             return Some(Way::Offer);
         };

@@ -1,5 +1,7 @@
 //! Sessions: what outlives a link, and the table of them.
 
+use super::bucket::Pace;
+use super::classes::{Class, Lane};
 use super::handover::Handover;
 use super::journal::Journal;
 use super::message::Transient;
@@ -95,6 +97,12 @@ pub(super) struct Session {
     pub(super) received_ticket: Ticket,
     /// A stored session's queue; `None`: the session is volatile.
     pub(super) queue: Option<Queue>,
+    /// Queues beside it, in the order of its classes.
+    pub(super) lanes: Vec<Lane>,
+    /// The classes that the configuration gives it.
+    pub(super) classes: Rc<[Class]>,
+    /// The last of its lanes was made under this ticket, and is not committed.
+    pub(super) lanes_made: Option<Ticket>,
     /// What it was owed as a member of groups is going to others.
     pub(super) handover: Option<Box<Handover>>,
     /// Session Expiry Interval in seconds.
@@ -108,6 +116,8 @@ pub(super) struct Session {
     pub(super) walk_waits: Option<Mono>,
     /// When its queue is looked through for messages that are too old.
     pub(super) sweep: Option<Mono>,
+    /// What is left of the rate of its backlog.
+    pub(super) pace: Pace,
     /// When more of its backlog may leave.
     pub(super) backlog_due: Option<Mono>,
     pub(super) will: Option<Box<Will>>,
@@ -152,7 +162,8 @@ impl Session {
 
     /// A commit came.
     pub(super) fn ticket_committed(&mut self, ticket: Ticket) {
-        if let Some(queue) = &mut self.queue {
+        self.lanes_made.take_if(|of| *of <= ticket);
+        for queue in self.queues_mut() {
             queue.ticket_committed(ticket);
         }
         while self
@@ -171,15 +182,36 @@ impl Session {
         self.walks.is_empty().then_some(self.ticket)
     }
 
-    /// Whether a commit is waited for.
-    pub(super) fn waits_for_commit(&self) -> bool {
-        let queue = self.queue.as_ref();
-        queue.is_some_and(Queue::waits_for_commit) || !self.uncommitted.is_empty()
+    /// Whether a commit is waited for, while its queues are in other hands.
+    pub(super) fn waits_for_commit_with(&self, own: &Queue, lanes: &[Lane]) -> bool {
+        self.waits_for_commit()
+            || own.waits_for_commit()
+            || lanes.iter().any(|lane| lane.queue.waits_for_commit())
     }
 
-    /// Nothing is in flight, and nothing is left in its queue.
+    /// A delivery is over: pages are not held.
+    pub(super) fn end_delivery(&mut self, journal: &Journal) {
+        let lanes = self.lanes.iter_mut().map(|lane| &mut lane.queue);
+        for queue in self.queue.iter_mut().chain(lanes) {
+            queue.drop_page();
+            let is_idle = self.window.is_empty() || self.window.first(queue.lane).is_none();
+            if is_idle && queue.is_drained(journal) {
+                queue.empty();
+            }
+        }
+    }
+
+    /// Whether a commit is waited for.
+    pub(super) fn waits_for_commit(&self) -> bool {
+        self.lanes_made.is_some()
+            || !self.uncommitted.is_empty()
+            || self.queues().any(Queue::waits_for_commit)
+    }
+
+    /// Nothing of this queue is in flight, and nothing is left in it.
     pub(super) fn is_drained_with(&self, queue: &Queue, journal: &Journal) -> bool {
-        self.window.is_empty() && queue.is_drained(journal)
+        let is_idle = self.window.is_empty() || self.window.first(queue.lane).is_none();
+        is_idle && queue.is_drained(journal)
     }
 }
 
@@ -225,7 +257,12 @@ impl Sessions {
         !self.by_key.is_empty()
     }
 
-    /// The stored session with this key.
+    /// The session at this place has a lane with this key.
+    pub(super) fn name_key(&mut self, key: SessionKey, place: u32) {
+        self.by_key.insert(key, place);
+    }
+
+    /// The stored session with this key, or with a lane that has it.
     pub(super) fn find_key(&self, key: SessionKey) -> Option<u32> {
         self.by_key.get(&key).copied()
     }
@@ -244,8 +281,8 @@ impl Sessions {
             self.places.push(None);
             u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
         });
-        if let Some(key) = session.key() {
-            self.by_key.insert(key, place);
+        for queue in session.queues() {
+            self.by_key.insert(queue.key, place);
         }
         self.places[place as usize] = Some(session);
         let (places, hasher) = (&self.places, &self.hasher);
@@ -275,8 +312,8 @@ impl Sessions {
         }
         self.free.push(place);
         let session = self.places[place as usize].take()?;
-        if let Some(key) = session.key() {
-            self.by_key.remove(&key);
+        for queue in session.queues() {
+            self.by_key.remove(&queue.key);
         }
         Some(session)
     }

@@ -51,7 +51,7 @@ impl Readiness {
         let takes = u64::from(session.window.takes(link.receive_maximum));
         let has_room = qos == Qos::AtMostOnce
             || match &session.queue {
-                Some(queue) => queue.messages < takes,
+                Some(queue) => queue.messages() < takes,
                 None => session.window.free(link.receive_maximum) > 0,
             };
         let is_free = link.phase == Phase::Connected

@@ -137,6 +137,30 @@ impl Broker {
             self.publish_own(topic, payload.as_bytes(), now);
         }
         self.publish_loads(&counters, &mut payload, now);
+        self.publish_classes(&mut payload, now);
+    }
+
+    /// What becomes of the classes of messages: those of one name together.
+    fn publish_classes(&mut self, payload: &mut String, now: Now) {
+        let mut topic = String::with_capacity(64);
+        for (name, tally) in self.policies.by_name() {
+            let drops = tally.drops;
+            for (figure, number) in [
+                ("queued/messages", tally.messages),
+                ("queued/bytes", tally.bytes),
+                ("dropped/queue-full", drops.queue_full),
+                ("dropped/aged", drops.aged),
+                ("dropped/expired", drops.expired),
+                ("dropped/too-large", drops.too_large),
+                ("dropped/damaged", drops.damaged),
+            ] {
+                topic.clear();
+                payload.clear();
+                let _ = write!(topic, "$SYS/larder/class/{name}/{figure}");
+                let _ = write!(payload, "{number}");
+                self.publish_own(&topic, payload.as_bytes(), now);
+            }
+        }
     }
 
     fn publish_loads(&mut self, counters: &Counters, payload: &mut String, now: Now) {

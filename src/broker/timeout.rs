@@ -116,8 +116,8 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let queue = session.queue.as_ref().filter(|queue| queue.messages > 0);
-        let Some(age_max) = queue.and_then(|queue| queue.policy().age_max) else {
+        let queues = session.queues().filter(|queue| queue.messages() > 0);
+        let Some(age_max) = queues.filter_map(|queue| queue.policy().age_max).min() else {
             return;
         };
         if session.sweep.is_none() {
@@ -133,11 +133,11 @@ impl Broker {
         };
         session.sweep = None;
         let waited = session.waits_for_commit();
-        if let Some(queue) = &mut session.queue {
+        for queue in session.queues_mut() {
             queue.drop_aged(&mut self.journal, now);
-            if !waited && queue.waits_for_commit() {
-                self.committing.push(place);
-            }
+        }
+        if !waited && session.waits_for_commit() {
+            self.committing.push(place);
         }
         self.set_sweep_timer(place, now);
     }

@@ -15,7 +15,7 @@
 //! [`WALK_STEPS`]: crate::limits::WALK_STEPS
 
 use super::Broker;
-use super::admit::Admission;
+use super::admit::{Admission, NO_MESSAGE};
 use super::deliver::{Outgoing, Sent, send};
 use super::message::Content;
 use super::publish::NOBODY;
@@ -201,28 +201,29 @@ impl Broker {
             Property::SubscriptionIdentifier(identifier).encode(&mut ids);
         }
         let len = content.len() + ids.len();
-        match self.way_to(place, qos, len) {
+        let target = Target::retained(place, self.lane_to(place, content.topic), qos);
+        match self.way_to(place, target.lane, qos, len) {
             Some(Way::Offer) => self.send_retained(place, content, qos, &ids, now),
             Some(Way::Owe) => {
-                match self.admit(len, 1, true) {
+                match self.admit(len, 1, true, NO_MESSAGE) {
                     Admission::Admit => self.walk_waits_no_more(place),
                     Admission::Wait => return Some(Stop::Journal),
                     Admission::WaitForDisk if self.waits_for_disk(place, now) => {
                         return Some(Stop::Disk);
                     }
                     Admission::WaitForDisk => {
-                        self.drop_newest(place);
+                        self.drop_newest(&target);
                         return None;
                     }
                 }
                 let message = self.journal.message(content, NOBODY);
-                self.owe(&Target::retained(place, qos), message, content, &ids, now);
+                self.owe(&target, message, content, &ids, now);
                 // The SUBACK rests on this.
                 walk.to_record = true;
                 None
             }
             Some(Way::Drop) | None => {
-                self.drop_newest(place);
+                self.drop_newest(&target);
                 None
             }
         }

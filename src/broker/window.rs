@@ -1,30 +1,11 @@
-//! The window of a session: the messages of QoS 1 and 2 that are in flight, by their sequence numbers.
-//!
-//! A Packet Identifier is derived from the sequence number, so a message that is sent again after a crash carries its
-//! original one [MQTT-4.4.0-1] and nothing is written at delivery. For that, numbers in flight lie less than 65,535
-//! apart.
+//! The window of a session: the messages of QoS 1 and 2 that are in flight, by their lanes and sequence numbers, in the
+//! order in which they were sent.
 
 use super::journal::RowNo;
+use super::packet_ids::{OWN, PACKET_IDS, PacketIds};
 use crate::record::Seq;
 use larder_packet::{PacketId, Qos};
 use std::collections::VecDeque;
-
-/// Packet Identifiers run from 1 to 65,535.
-pub(super) const PACKET_IDS: u64 = 65_535;
-
-/// Whether the message with this number has a Packet Identifier of its own while `oldest` may still be in flight.
-pub(super) fn is_in_span(oldest: Seq, seq: Seq) -> bool {
-    seq < oldest + PACKET_IDS - 1
-}
-
-/// The Packet Identifier of a sequence number.
-pub(super) fn packet_id(seq: Seq) -> PacketId {
-    let id = seq.wrapping_sub(1) % PACKET_IDS + 1;
-    u16::try_from(id)
-        .ok()
-        .and_then(PacketId::new)
-        .unwrap_or(PacketId::MIN)
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -55,7 +36,7 @@ pub(super) enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Receipt {
     /// This message has been received.
-    Received(Seq),
+    Received(InFlight),
     /// It had been before; the PUBREL goes out again.
     Again,
     /// No such message of QoS 2 is in flight.
@@ -63,8 +44,10 @@ pub(super) enum Receipt {
 }
 
 /// A message in flight.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlight {
+    /// The number of its lane, or [`OWN`].
+    pub(super) lane: u8,
     pub(super) seq: Seq,
     /// Its row in the journal, while it is not committed.
     pub(super) row: RowNo,
@@ -76,6 +59,8 @@ pub(super) struct InFlight {
 
 /// The messages in flight, oldest first.
 pub(super) struct Window {
+    /// How the Packet Identifiers are shared out.
+    pub(super) ids: PacketIds,
     /// Made whole when the first message is in flight, and never longer than `capacity`.
     entries: VecDeque<InFlight>,
     capacity: u16,
@@ -90,6 +75,7 @@ impl Window {
     /// An empty window for at most `capacity` messages of `bytes_max` bytes; it holds no memory until one is in flight.
     pub(super) fn new(capacity: u16, bytes_max: u64) -> Window {
         Window {
+            ids: PacketIds::UNDIVIDED,
             entries: VecDeque::new(),
             capacity,
             bytes_max,
@@ -123,9 +109,10 @@ impl Window {
         receive_maximum.min(self.capacity)
     }
 
-    /// Puts a message in flight that was just sent; numbers come in rising order.
-    pub(super) fn push(&mut self, seq: Seq, row: RowNo, qos: Qos, len: u32) {
+    /// Puts a message in flight that was just sent; the numbers of a lane come in rising order.
+    pub(super) fn push(&mut self, lane: u8, seq: Seq, row: RowNo, qos: Qos, len: u32) {
         self.enter(InFlight {
+            lane,
             seq,
             row,
             len,
@@ -135,8 +122,9 @@ impl Window {
     }
 
     /// Puts a message in flight that was received before the start, and whose PUBREL is on its way.
-    pub(super) fn push_releasing(&mut self, seq: Seq, len: u32) {
+    pub(super) fn push_releasing(&mut self, lane: u8, seq: Seq, len: u32) {
         self.enter(InFlight {
+            lane,
             seq,
             row: RowNo::NONE,
             len,
@@ -159,8 +147,8 @@ impl Window {
     }
 
     /// What is to be done with a message that was offered to a link before.
-    pub(super) fn standing(&self, seq: Seq) -> Standing {
-        match self.find(seq).map(|index| self.entries[index].phase) {
+    pub(super) fn standing(&self, lane: u8, seq: Seq) -> Standing {
+        match self.find(lane, seq).map(|index| self.entries[index].phase) {
             Some(Phase::Resend) => Standing::Resend,
             Some(Phase::Received) => Standing::Rerelease,
             _ => Standing::Done,
@@ -168,8 +156,10 @@ impl Window {
     }
 
     /// Notes that it has been sent again, or its PUBREL.
-    pub(super) fn resent(&mut self, seq: Seq) {
-        let Some(index) = self.find(seq) else { return };
+    pub(super) fn resent(&mut self, lane: u8, seq: Seq) {
+        let Some(index) = self.find(lane, seq) else {
+            return;
+        };
         let entry = &mut self.entries[index];
         entry.phase = match entry.phase {
             Phase::Resend => Phase::Sent,
@@ -195,7 +185,7 @@ impl Window {
         match (entry.qos, entry.phase) {
             (Qos::ExactlyOnce, Phase::Sent) => {
                 entry.phase = Phase::Releasing;
-                Receipt::Received(entry.seq)
+                Receipt::Received(*entry)
             }
             (Qos::ExactlyOnce, Phase::Received) => {
                 entry.phase = Phase::Releasing;
@@ -235,8 +225,8 @@ impl Window {
     }
 
     /// Takes out a message that was to be sent again and cannot be.
-    pub(super) fn give_up(&mut self, seq: Seq) {
-        if let Some(index) = self.find(seq) {
+    pub(super) fn give_up(&mut self, lane: u8, seq: Seq) {
+        if let Some(index) = self.find(lane, seq) {
             self.settle(index);
         }
     }
@@ -266,9 +256,10 @@ impl Window {
         self.outstanding = 0;
     }
 
-    /// The oldest message that is in flight.
-    pub(super) fn first(&self) -> Option<Seq> {
-        self.entries.front().map(|entry| entry.seq)
+    /// The oldest message of a lane that is in flight.
+    pub(super) fn first(&self, lane: u8) -> Option<Seq> {
+        let entry = self.iter().find(|entry| entry.lane == lane)?;
+        Some(entry.seq)
     }
 
     /// Messages that are in flight and not acknowledged, oldest first.
@@ -279,9 +270,12 @@ impl Window {
             .copied()
     }
 
-    /// Messages in flight, and their bytes.
-    pub(super) fn load(&self) -> (u64, u64) {
-        (self.iter().count() as u64, self.bytes)
+    /// Messages of a lane in flight, and their bytes.
+    pub(super) fn load(&self, lane: u8) -> (u64, u64) {
+        let entries = self.iter().filter(|entry| entry.lane == lane);
+        entries.fold((0, 0), |(messages, bytes), entry| {
+            (messages + 1, bytes + u64::from(entry.len))
+        })
     }
 
     /// Messages sent on the present link and not acknowledged.
@@ -294,22 +288,30 @@ impl Window {
         self.entries.is_empty()
     }
 
-    /// Where the message with this Packet Identifier is: the numbers in flight lie less than 65,535 apart.
+    /// Where the message with this Packet Identifier is.
     fn find_id(&self, id: PacketId) -> Option<usize> {
-        let first = self.first()?;
-        let ahead = u64::from(id.get()) + PACKET_IDS - u64::from(packet_id(first).get());
-        self.find(first + ahead % PACKET_IDS)
+        if self.ids != PacketIds::UNDIVIDED {
+            // Mostly this is the oldest.
+            return self.entries.iter().position(|entry| {
+                entry.phase != Phase::Settled && self.ids.of(entry.lane, entry.seq) == id
+            });
+        }
+        // The numbers in flight lie less than 65,535 apart.
+        let first = self.entries.front()?.seq;
+        let ahead = u64::from(id.get()) + PACKET_IDS - u64::from(self.ids.of(OWN, first).get());
+        self.find(OWN, first + ahead % PACKET_IDS)
     }
 
-    fn find(&self, seq: Seq) -> Option<usize> {
+    fn find(&self, lane: u8, seq: Seq) -> Option<usize> {
+        let is_it = |entry: &InFlight| (entry.lane, entry.seq) == (lane, seq);
         // Numbers are mostly consecutive: look where it would then be.
-        let guess = usize::try_from(seq.checked_sub(self.first()?)?).ok()?;
-        if self
-            .entries
-            .get(guess)
-            .is_some_and(|entry| entry.seq == seq)
-        {
+        let ahead = seq.checked_sub(self.entries.front()?.seq);
+        let guess = ahead.and_then(|ahead| usize::try_from(ahead).ok());
+        if let Some(guess) = guess.filter(|guess| self.entries.get(*guess).is_some_and(is_it)) {
             return Some(guess);
+        }
+        if self.ids != PacketIds::UNDIVIDED {
+            return self.entries.iter().position(is_it);
         }
         self.entries
             .binary_search_by_key(&seq, |entry| entry.seq)
@@ -327,28 +329,16 @@ pub(crate) fn window_bytes(capacity: u16) -> usize {
 mod tests {
     use super::*;
 
+    fn id_of(seq: Seq) -> PacketId {
+        PacketIds::UNDIVIDED.of(OWN, seq)
+    }
+
     fn window(seqs: impl IntoIterator<Item = Seq>) -> Window {
         let mut window = Window::new(64, u64::MAX);
         for seq in seqs {
-            window.push(seq, RowNo::NONE, Qos::AtLeastOnce, 0);
+            window.push(OWN, seq, RowNo::NONE, Qos::AtLeastOnce, 0);
         }
         window
-    }
-
-    #[test]
-    fn packet_ids_start_at_one_and_skip_zero() {
-        assert_eq!(packet_id(1).get(), 1);
-        assert_eq!(packet_id(65_535).get(), 65_535);
-        assert_eq!(packet_id(65_536).get(), 1);
-    }
-
-    #[test]
-    fn numbers_in_flight_have_identifiers_of_their_own() {
-        assert!(is_in_span(1, 65_534));
-        assert!(
-            !is_in_span(1, 65_535),
-            "its identifier would be the oldest one's neighbour"
-        );
     }
 
     #[test]
@@ -356,11 +346,11 @@ mod tests {
         let mut window = window([65_530, 65_534, 65_537, 70_000]);
         for seq in [65_537, 65_530, 70_000, 65_534] {
             assert_eq!(
-                window.acknowledge(packet_id(seq)).map(|entry| entry.seq),
+                window.acknowledge(id_of(seq)).map(|entry| entry.seq),
                 Some(seq)
             );
             assert!(
-                window.acknowledge(packet_id(seq)).is_none(),
+                window.acknowledge(id_of(seq)).is_none(),
                 "acknowledged once"
             );
         }
@@ -371,31 +361,31 @@ mod tests {
     fn what_was_not_sent_on_this_link_cannot_be_acknowledged_on_it() {
         let mut window = window([1, 2]);
         window.link_ended();
-        assert!(window.acknowledge(packet_id(1)).is_none());
-        window.resent(1);
-        assert!(window.acknowledge(packet_id(1)).is_some());
-        assert_eq!(window.standing(2), Standing::Resend);
+        assert!(window.acknowledge(id_of(1)).is_none());
+        window.resent(OWN, 1);
+        assert!(window.acknowledge(id_of(1)).is_some());
+        assert_eq!(window.standing(OWN, 2), Standing::Resend);
     }
 
     #[test]
     fn a_message_of_qos_2_is_received_released_and_completed_across_links() {
         let mut window = Window::new(64, u64::MAX);
-        window.push(7, RowNo::NONE, Qos::ExactlyOnce, 0);
-        let id = packet_id(7);
+        window.push(OWN, 7, RowNo::NONE, Qos::ExactlyOnce, 0);
+        let id = id_of(7);
         assert!(window.acknowledge(id).is_none(), "a PUBACK is not for it");
         assert!(window.complete(id).is_none(), "it was not received yet");
-        assert_eq!(window.receive(id), Receipt::Received(7));
+        assert!(matches!(window.receive(id), Receipt::Received(of) if of.seq == 7));
         assert_eq!(window.receive(id), Receipt::Again);
         assert!(window.refuse(id).is_none(), "it was received already");
 
         window.link_ended();
-        assert_eq!(window.standing(7), Standing::Rerelease);
+        assert_eq!(window.standing(OWN, 7), Standing::Rerelease);
         assert!(
             window.complete(id).is_none(),
             "its PUBREL is not sent again yet"
         );
-        window.resent(7);
-        assert_eq!(window.standing(7), Standing::Done);
+        window.resent(OWN, 7);
+        assert_eq!(window.standing(OWN, 7), Standing::Done);
         assert!(window.complete(id).is_some());
         assert!(window.is_empty());
         assert_eq!(window.receive(id), Receipt::Unknown);
@@ -407,8 +397,26 @@ mod tests {
         assert!(!window.has_room(3));
         assert!(window.has_room(4));
         for seq in 4..=64 {
-            window.push(seq, RowNo::NONE, Qos::AtLeastOnce, 0);
+            window.push(OWN, seq, RowNo::NONE, Qos::AtLeastOnce, 0);
         }
         assert!(!window.has_room(1000));
+    }
+
+    #[test]
+    fn messages_of_lanes_are_told_apart() {
+        let mut window = Window::new(64, u64::MAX);
+        window.ids = PacketIds { start: 5 };
+        for (lane, seq) in [(1, 1), (OWN, 5), (1, 2), (7, 1), (OWN, 6)] {
+            window.push(lane, seq, RowNo::NONE, Qos::AtLeastOnce, 10);
+        }
+        assert_eq!(window.first(7), Some(1));
+        assert_eq!(window.load(OWN), (2, 20));
+        for (lane, seq) in [(1, 2), (OWN, 6), (7, 1), (OWN, 5), (1, 1)] {
+            let id = window.ids.of(lane, seq);
+            let taken = window.acknowledge(id).map(|entry| (entry.lane, entry.seq));
+            assert_eq!(taken, Some((lane, seq)));
+            assert!(window.acknowledge(id).is_none(), "acknowledged once");
+        }
+        assert!(window.is_empty());
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
 use crate::budget::BudgetRow;
-use crate::config::{BridgeConfig, Config, QueueConfig, ShownDuration, ShownSize, WhenFull};
+use crate::config::{
+    BridgeConfig, ClassConfig, Config, QueueConfig, ShownDuration, ShownSize, WhenFull,
+};
 use larder_bridge::Rule;
 use larder_packet::Version;
 use std::io::{self, Write};
@@ -167,7 +169,40 @@ fn print_queue(to: &mut impl Write, queue: &QueueConfig) -> io::Result<()> {
             "a 3.1.1 publisher cannot be refused: its connection is closed, and it keeps the message".to_owned(),
         ));
     }
-    print_table(to, &format!("Queue of {:?}", queue.client_id), &lines)
+    print_table(to, &format!("Queue of {:?}", queue.client_id), &lines)?;
+    for class in &queue.classes {
+        print_class(to, queue, class)?;
+    }
+    Ok(())
+}
+
+fn print_class(to: &mut impl Write, queue: &QueueConfig, class: &ClassConfig) -> io::Result<()> {
+    let or = |none: &str, value: Option<String>| value.unwrap_or_else(|| none.to_owned());
+    let lines = [
+        ("filters", class.filters.join(", ")),
+        ("max_bytes", ShownSize(class.max_bytes).to_string()),
+        (
+            "max_messages",
+            or(
+                "as many as fit",
+                class.max_messages.map(|max| max.to_string()),
+            ),
+        ),
+        (
+            "max_age",
+            or(
+                "for ever",
+                class.max_age.map(|max| ShownDuration(max).to_string()),
+            ),
+        ),
+        ("when_full", class.when_full.name().to_owned()),
+        ("reserve", ShownSize(class.reserve).to_string()),
+    ];
+    let title = format!(
+        "Class {:?} of the queue of {:?}",
+        class.name, queue.client_id
+    );
+    print_table(to, &title, &lines)
 }
 
 fn print_bridge(to: &mut impl Write, bridge: &BridgeConfig) -> io::Result<()> {

@@ -1,11 +1,15 @@
 //! `larder run`: puts the parts together and turns until it is told to stop.
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
-use crate::broker::{Broker, ConfiguredSession, QueuePolicy, QueueRule, Rate, WhenFull};
+use crate::broker::{
+    Broker, ConfiguredSession, QueueClass, QueuePolicy, QueueRule, Rate, WhenFull,
+};
 use crate::budget;
 use crate::clock::SystemClock;
-use crate::config::{self, Bind, BridgeConfig, Config, QueueConfig, ShownSize};
-use crate::limits::{BRIDGE_WINDOW_BYTES, Limits};
+use crate::config::{
+    self, Bind, BridgeConfig, CLASSES_MAX, ClassConfig, Config, QueueConfig, ShownSize,
+};
+use crate::limits::{BRIDGE_WINDOW_BYTES, Limits, SESSION_LANES};
 use crate::net::{Listen, Sockets};
 use crate::observe;
 use crate::record::{Recovered, SubscriptionRecord};
@@ -149,23 +153,46 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 fn queue_rule(queue: &QueueConfig) -> QueueRule {
+    let policy = QueuePolicy {
+        bytes_max: queue.max_bytes,
+        messages_max: queue.max_messages.unwrap_or(u64::MAX),
+        age_max: queue.max_age,
+        when_full: when_full(queue.when_full),
+        qos0: queue.qos0,
+        rate: Rate {
+            messages: queue.rate,
+            bytes: queue.rate_bytes,
+        },
+    };
+    let class = |class: &ClassConfig| QueueClass {
+        name: class.name.clone(),
+        filters: class.filters.clone(),
+        policy: QueuePolicy {
+            bytes_max: class.max_bytes,
+            messages_max: class.max_messages.unwrap_or(u64::MAX),
+            age_max: class.max_age,
+            when_full: when_full(class.when_full),
+            ..policy.clone()
+        },
+        reserve: class.reserve,
+    };
     QueueRule {
         client_id: queue.client_id.clone(),
-        policy: QueuePolicy {
-            bytes_max: queue.max_bytes,
-            messages_max: queue.max_messages.unwrap_or(u64::MAX),
-            age_max: queue.max_age,
-            when_full: match queue.when_full {
-                config::WhenFull::DropOldest => WhenFull::DropOldest,
-                config::WhenFull::DropNewest => WhenFull::DropNewest,
-                config::WhenFull::Reject => WhenFull::Reject,
-            },
-            qos0: queue.qos0,
-            rate: Rate {
-                messages: queue.rate,
-                bytes: queue.rate_bytes,
-            },
-        },
+        classes: queue.classes.iter().map(class).collect(),
+        policy,
+    }
+}
+
+const _: () = assert!(
+    CLASSES_MAX == SESSION_LANES,
+    "each class of a queue has a lane"
+);
+
+fn when_full(of: config::WhenFull) -> WhenFull {
+    match of {
+        config::WhenFull::DropOldest => WhenFull::DropOldest,
+        config::WhenFull::DropNewest => WhenFull::DropNewest,
+        config::WhenFull::Reject => WhenFull::Reject,
     }
 }
 

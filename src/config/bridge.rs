@@ -77,7 +77,7 @@ impl Checker<'_> {
         limits: &Limits,
         store: &StoreConfig,
     ) -> Result<BridgeConfig, ConfigError> {
-        let name = self.name(table.name, at)?;
+        let name = self.plain_name(table.name, at, "cloud", NAME_BYTES_MAX)?;
         let urls = self.urls(table.url, at)?;
         let version = self.version(table.version)?;
         let Some(client_id) = self.text(table.client_id)? else {
@@ -135,16 +135,24 @@ impl Checker<'_> {
         })
     }
 
-    fn name(&self, key: Key<String>, at: &Range<usize>) -> Result<String, ConfigError> {
+    /// A name of at most `bytes_max` letters, digits, `-`, `_`, `.`.
+    pub(super) fn plain_name(
+        &self,
+        key: Key<String>,
+        at: &Range<usize>,
+        example: &str,
+        bytes_max: usize,
+    ) -> Result<String, ConfigError> {
         let Some(key) = key else {
-            return Err(self.fault_at(at, "has no name; write for example name = \"cloud\""));
+            let fault = format!("has no name; write for example name = \"{example}\"");
+            return Err(self.fault_at(at, fault));
         };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if (1..=NAME_BYTES_MAX).contains(&key.get_ref().len()) && key.get_ref().bytes().all(plain) {
+        if (1..=bytes_max).contains(&key.get_ref().len()) && key.get_ref().bytes().all(plain) {
             return Ok(key.into_inner());
         }
         let fault = format!(
-            "{:?} is no name; take 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 - _ .",
+            "{:?} is no name; take 1 to {bytes_max} of A-Z a-z 0-9 - _ .",
             key.get_ref()
         );
         Err(self.fault(&key, fault))

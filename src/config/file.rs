@@ -87,6 +87,20 @@ pub(super) struct Queue {
     pub(super) qos0: Key<bool>,
     pub(super) rate: Key<u64>,
     pub(super) rate_bytes: Key<Size>,
+    #[serde(default)]
+    pub(super) classes: Vec<Spanned<Class>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Class {
+    pub(super) name: Key<String>,
+    pub(super) filters: Option<Vec<Spanned<String>>>,
+    pub(super) max_bytes: Key<Size>,
+    pub(super) max_messages: Key<u64>,
+    pub(super) max_age: Key<Span>,
+    pub(super) when_full: Key<String>,
+    pub(super) reserve: Key<Size>,
 }
 
 #[derive(Debug, Deserialize)]

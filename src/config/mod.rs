@@ -5,6 +5,7 @@
 
 mod bridge;
 mod check;
+mod classes;
 mod error;
 mod file;
 mod queue;
@@ -105,6 +106,9 @@ pub struct StoreConfig {
     pub park_max: Duration,
 }
 
+/// Classes of one queue.
+pub const CLASSES_MAX: usize = 7;
+
 /// What the queues of certain sessions may take, and what becomes of what does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
@@ -124,6 +128,28 @@ pub struct QueueConfig {
     pub rate: Option<u64>,
     /// Bytes a second with which a backlog leaves at most.
     pub rate_bytes: Option<u64>,
+    /// Messages that are queued apart from the others, and go before them, in this order. The first with a filter that
+    /// matches holds. At most [`CLASSES_MAX`].
+    pub classes: Vec<ClassConfig>,
+}
+
+/// Messages that are queued apart from the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassConfig {
+    /// Its name, in its queue the only one of that name: letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// Topic Filters; at least one.
+    pub filters: Vec<String>,
+    /// Bytes queued at most; at least `packet_max`, at most the store's `disk_max`.
+    pub max_bytes: u64,
+    /// Messages queued at most; `None`: as many as fit.
+    pub max_messages: Option<u64>,
+    /// How long a message may be queued without being sent; `None`: for ever.
+    pub max_age: Option<Duration>,
+    /// What becomes of a message for a full queue.
+    pub when_full: WhenFull,
+    /// Bytes of the disk that other messages cannot take, for all sessions of the queue together.
+    pub reserve: u64,
 }
 
 /// What becomes of a message for a full queue.

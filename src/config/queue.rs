@@ -3,6 +3,7 @@
 use super::check::Checker;
 use super::error::ConfigError;
 use super::file::{self, Key};
+use super::value::Span;
 use super::{Limits, QueueConfig, StoreConfig, WhenFull};
 use std::ops::Range;
 use std::time::Duration;
@@ -36,6 +37,7 @@ impl Checker<'_> {
                 return Err(self.fault_at(&client_id_at, fault));
             }
             queues.push(queue);
+            self.reserves_fit(&queues, &at, store)?;
         }
         Ok(queues)
     }
@@ -61,16 +63,11 @@ impl Checker<'_> {
             store.disk_max,
             limits.packet_max,
         )?;
-        let max_messages = self.number(table.max_messages, u64::MAX, 1..=u64::MAX)?;
-        let max_age = match table.max_age {
-            None => None,
-            some => Some(self.span(some, AGE_MIN, AGE_MIN..=AGE_CEILING)?.value),
-        };
-        Ok(QueueConfig {
+        let queue = QueueConfig {
             client_id: client_id.into_inner(),
             max_bytes: max_bytes.value,
-            max_messages: Some(max_messages.value).filter(|_| max_messages.at.is_some()),
-            max_age,
+            max_messages: self.max_messages(table.max_messages)?,
+            max_age: self.max_age(table.max_age)?,
             when_full: self.when_full(table.when_full)?,
             qos0: table.qos0.is_some_and(Spanned::into_inner),
             rate: self.rate(table.rate)?,
@@ -78,7 +75,24 @@ impl Checker<'_> {
                 None => None,
                 some => Some(self.size(some, 1, 1..=RATE_CEILING)?.value),
             },
-        })
+            classes: Vec::new(),
+        };
+        let classes = self.classes(table.classes, &queue, limits, store)?;
+        Ok(QueueConfig { classes, ..queue })
+    }
+
+    pub(super) fn max_messages(&self, key: Key<u64>) -> Result<Option<u64>, ConfigError> {
+        match key {
+            None => Ok(None),
+            some => Ok(Some(self.number(some, 1, 1..=u64::MAX)?.value)),
+        }
+    }
+
+    pub(super) fn max_age(&self, key: Key<Span>) -> Result<Option<Duration>, ConfigError> {
+        match key {
+            None => Ok(None),
+            some => Ok(Some(self.span(some, AGE_MIN, AGE_MIN..=AGE_CEILING)?.value)),
+        }
     }
 
     fn rate(&self, key: Key<u64>) -> Result<Option<u64>, ConfigError> {
@@ -88,7 +102,7 @@ impl Checker<'_> {
         }
     }
 
-    fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {
+    pub(super) fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {
         let Some(key) = key else {
             return Ok(WhenFull::DropOldest);
         };

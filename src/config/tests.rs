@@ -628,6 +628,7 @@ fn queues_have_policies_by_client() {
         qos0: false,
         rate: None,
         rate_bytes: None,
+        classes: Vec::new(),
     };
     assert_eq!(*second, defaults);
 }

@@ -9,6 +9,7 @@
 )]
 
 mod acknowledgements;
+mod classes;
 mod flash;
 mod links;
 mod memory;

@@ -18,6 +18,7 @@ fn with_policy(policy: QueuePolicy) -> (World, LinkId) {
     let rule = QueueRule {
         client_id: "read*".to_owned(),
         policy,
+        classes: Vec::new(),
     };
     let mut world = World::with_rules(limits, vec![rule]);
     let link = world.connect(&reader());

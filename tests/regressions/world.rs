@@ -3,7 +3,7 @@
 use crate::flash::{Flash, Pace};
 use crate::packets::{self, Connect, Message};
 use crate::wires::Wires;
-use larder::broker::{Broker, ConfiguredSession, Counters, Gauges, QueueRule};
+use larder::broker::{Broker, ConfiguredSession, Counters, Drops, Gauges, QueueRule};
 use larder::limits::Limits;
 use larder::net::LinkId;
 use larder::record::Recovered;
@@ -92,6 +92,12 @@ impl World {
     pub(crate) fn crash(self) -> World {
         let limits = self.limits.clone();
         self.crash_into(limits)
+    }
+
+    /// The same, and the configuration gives queues other policies.
+    pub(crate) fn crash_into_rules(mut self, rules: Vec<QueueRule>) -> World {
+        self.rules = rules;
+        self.crash()
     }
 
     /// The same, and the configuration is another one.
@@ -306,6 +312,11 @@ impl World {
     /// Whether everything is on disk.
     pub(crate) fn is_saved(&self) -> bool {
         self.server.broker().is_saved()
+    }
+
+    /// What was dropped on its way to a session, by class.
+    pub(crate) fn drops_of(&self, client_id: &str) -> Vec<(Option<&str>, Drops)> {
+        self.server.broker().drops_of(client_id)
     }
 
     pub(crate) fn counters(&self) -> &Counters {
