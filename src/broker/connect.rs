@@ -50,7 +50,8 @@ impl Broker {
         let expiry_interval = self.session_expiry(connect);
         // Room for what it may change: an end, a beginning, a reserve, a Will.
         let touches_store = expiry_interval > 0 || self.is_stored_session(client_id);
-        let bytes = CLIENT_ID_BYTES + connect.will.as_ref().map_or(0, asked_bytes);
+        let will_bytes = connect.will.as_ref().map_or(0, asked_bytes);
+        let bytes = CLIENT_ID_BYTES + self.policies.names_bytes(client_id) + will_bytes;
         if touches_store && !self.journal.has_room_for_changes(bytes, CONNECT_CHANGES) {
             return Flow::Park { refuse: false };
         }
@@ -321,6 +322,7 @@ impl Broker {
 
     /// Takes up a stored session again; what changes of its record is written.
     fn resume_session(&mut self, place: u32, expiry_interval: u32, now: Now) -> u32 {
+        self.make_lanes(place, now);
         let Some(session) = self.sessions.get_mut(place) else {
             return place;
         };

@@ -134,6 +134,12 @@ impl Policies {
             .map_or_else(|| Rc::from([]), |rule| Rc::clone(&rule.classes))
     }
 
+    /// Bytes of the names of a client's classes.
+    pub(super) fn names_bytes(&self, client_id: &str) -> usize {
+        let classes = self.rule(client_id).map_or(&[][..], |rule| &rule.classes);
+        classes.iter().map(|class| class.name.len()).sum()
+    }
+
     /// The policy of what no rule names.
     pub(super) fn other(&self) -> Rc<QueuePolicy> {
         Rc::clone(&self.default)

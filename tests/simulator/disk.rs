@@ -2,7 +2,7 @@
 
 use crate::wire::Id;
 use larder::record::{
-    Batch, Change, Event, Extent, PageRequest, Recovered, Seq, SessionKey, Store,
+    Batch, Change, Event, Extent, LaneRecord, PageRequest, Recovered, Seq, SessionKey, Store,
 };
 use larder::store::{Disk, MemoryStore};
 use larder_packet::PacketId;
@@ -14,8 +14,6 @@ use std::sync::Arc;
 pub struct Committed {
     /// Sessions whose record was written: their Client Identifiers.
     pub sessions: Vec<(SessionKey, String)>,
-    /// Lanes that were written, and their sessions.
-    pub lanes: Vec<(SessionKey, SessionKey)>,
     /// Rows that were written.
     pub owed: Vec<(SessionKey, Seq, Id)>,
     /// Rows of which only the PUBREL is owed from now on.
@@ -32,6 +30,30 @@ pub struct Committed {
     pub ended: Vec<SessionKey>,
 }
 
+/// In a row's number: it has its Packet Identifier out of a part, and of which lane.
+const DIVIDED: u64 = 1 << 62;
+const LANE_BITS: u32 = 48;
+/// Packet Identifiers of a part.
+pub const PART: u64 = 8191;
+
+fn lane_of(seq: Seq) -> u64 {
+    (seq & !DIVIDED) >> LANE_BITS
+}
+
+fn seq_of(seq: Seq) -> Seq {
+    seq & ((1 << LANE_BITS) - 1)
+}
+
+/// The Packet Identifier of a row.
+pub fn packet_id(row: Seq) -> u16 {
+    let turn = seq_of(row) - 1;
+    if row & DIVIDED == 0 {
+        (turn % 65_535 + 1) as u16
+    } else {
+        (lane_of(row) * PART + turn % PART + 1) as u16
+    }
+}
+
 /// What is on disk, as the oracle knows it: independent of the store's own tables.
 pub type Rows = BTreeMap<(SessionKey, Seq), Id>;
 
@@ -42,6 +64,8 @@ pub struct SimStore {
     requests: VecDeque<PageRequest>,
     events: VecDeque<Event>,
     rows: Rows,
+    /// Lanes: their sessions, and how these count their rows.
+    lanes: BTreeMap<SessionKey, (SessionKey, LaneRecord)>,
     /// Messages that the store has told to have dropped.
     pub dropped_told: u64,
     /// Whether the server gave it something to do in this turn.
@@ -54,12 +78,17 @@ impl SimStore {
     /// A store that starts from what a crash left, and what it finds there.
     pub fn recover(disk: Disk, rows: Rows) -> (SimStore, Recovered) {
         let (store, recovered) = MemoryStore::recover(disk);
+        let lanes = recovered.sessions.iter().flat_map(|session| {
+            let lanes = session.lanes.iter();
+            lanes.map(|lane| (lane.key, (session.key, lane.record)))
+        });
         let store = SimStore {
             store,
             pending: None,
             requests: VecDeque::new(),
             events: VecDeque::new(),
             rows,
+            lanes: lanes.collect(),
             dropped_told: 0,
             acted: false,
             told: 0,
@@ -136,16 +165,19 @@ impl SimStore {
             Change::Owe(ref owe) => {
                 let payload = batch.messages[owe.message as usize].payload;
                 if let Some(id) = Id::of(payload.of(&batch.bytes)) {
-                    self.rows.insert((owe.session, owe.seq), id);
-                    committed.owed.push((owe.session, owe.seq, id));
+                    let (session, seq) = self.row(owe.session, owe.seq);
+                    self.rows.insert((session, seq), id);
+                    committed.owed.push((session, seq, id));
                 }
             }
             Change::Settle { session, seq } => {
+                let (session, seq) = self.row(session, seq);
                 if let Some(id) = self.rows.remove(&(session, seq)) {
                     committed.settled.push((session, seq, id));
                 }
             }
             Change::Received { session, seq } => {
+                let (session, seq) = self.row(session, seq);
                 if let Some(id) = self.rows.get(&(session, seq)) {
                     committed.received.push((session, seq, *id));
                 }
@@ -158,17 +190,18 @@ impl SimStore {
             }
             Change::DropOldest(oldest) => {
                 let kept = self.read_rows(oldest.session);
-                let own = (oldest.session, 0)..=(oldest.session, oldest.up_to);
+                let (session, lane) = self.lane(oldest.session);
                 let gone: Vec<(SessionKey, Seq, Id)> = self
                     .rows
-                    .range(own)
-                    .filter(|((_, seq), _)| kept.binary_search(seq).is_err())
+                    .range((session, 0)..=(session, Seq::MAX))
+                    .filter(|((_, seq), _)| lane_of(*seq) == lane && seq_of(*seq) <= oldest.up_to)
+                    .filter(|((_, seq), _)| kept.binary_search(&seq_of(*seq)).is_err())
                     .map(|((key, seq), id)| (*key, *seq, *id))
                     .collect();
                 for (key, seq, id) in gone {
                     // What a later change of the same batch settled or ended is gone as well.
                     let goes_later = batch.changes.iter().any(|other| match *other {
-                        Change::Settle { session, seq: of } => (session, of) == (key, seq),
+                        Change::Settle { session, seq: of } => self.row(session, of) == (key, seq),
                         Change::DropSession { session } => session == key,
                         _ => false,
                     });
@@ -198,7 +231,14 @@ impl SimStore {
                 let filter = String::from_utf8_lossy(filter.of(&batch.bytes)).into_owned();
                 committed.subscriptions.push((session, filter, false));
             }
-            Change::SaveLane { lane, session, .. } => committed.lanes.push((lane, session)),
+            Change::SaveLane {
+                lane,
+                session,
+                record,
+                ..
+            } => {
+                self.lanes.insert(lane, (session, record));
+            }
             Change::Cancelled
             | Change::DropLane { .. }
             | Change::Reserve { .. }
@@ -206,6 +246,27 @@ impl SimStore {
             | Change::Unretain { .. }
             | Change::SaveWill { .. } => {}
         }
+    }
+
+    /// The session of a queue, and the number of that among its lanes.
+    fn lane(&self, key: SessionKey) -> (SessionKey, u64) {
+        let lane = self.lanes.get(&key);
+        lane.map_or((key, 0), |(session, of)| (*session, u64::from(of.number)))
+    }
+
+    /// A row as the oracle knows it: of the session, whichever queue of it has the row.
+    fn row(&self, key: SessionKey, seq: Seq) -> (SessionKey, Seq) {
+        let (session, lane) = self.lane(key);
+        let mut lanes = self.lanes.values().filter(|(of, _)| *of == session);
+        let is_divided = lanes
+            .next()
+            .is_some_and(|(_, of)| lane > 0 || seq >= of.start);
+        let part = if is_divided {
+            DIVIDED | lane << LANE_BITS
+        } else {
+            0
+        };
+        (session, part | seq)
     }
 
     /// Numbers of the rows that the store itself has.
@@ -248,6 +309,11 @@ impl Left {
         for session in recovered.sessions {
             if let Some(extent) = session.extent {
                 queues.push((session.client_id.clone(), extent));
+            }
+            for lane in session.lanes {
+                if let Some(extent) = lane.extent {
+                    queues.push((format!("{} {}", session.client_id, lane.name), extent));
+                }
             }
             if !session.held.is_empty() {
                 held.push((session.client_id, session.held));

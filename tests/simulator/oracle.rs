@@ -26,7 +26,7 @@ mod session;
 mod written;
 
 use crate::clock::Millis;
-use crate::disk::{Committed, Rows};
+use crate::disk::{Committed, Rows, packet_id};
 use crate::net::Conn;
 use crate::wire::{Decoder, Hello, Id, Message, Subscription, TOPIC_ALIAS_MAXIMUM, Wire};
 use exactly_once::ExactlyOnce;
@@ -37,7 +37,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Lines of conversation that are kept for a failure.
 const LINES: usize = 60;
-const PACKET_IDS: u64 = 65_535;
 
 /// The servers of a world.
 pub const GATEWAY: usize = 0;
@@ -51,6 +50,8 @@ pub struct Oracle {
     pub verdict: Option<String>,
     pub lines: VecDeque<String>,
     echo: bool,
+    /// Subscribers' queues have classes.
+    pub classes: bool,
     /// Counts events: before and after, where milliseconds are too coarse.
     tick: u64,
     published: BTreeMap<Id, Published>,
@@ -121,8 +122,8 @@ struct Link {
     /// PUBRECs that wait for their PUBREL, and PUBRELs that wait for their PUBCOMP.
     received: VecDeque<u16>,
     releasing: VecDeque<u16>,
-    /// Of what was sent on it last: from [`Session::ordinals`].
-    last_ordinal: u64,
+    /// Of what was sent on it last, by lane: from [`Session::ordinals`].
+    last_ordinals: BTreeMap<u16, u64>,
 }
 
 /// A PUBLISH that waits for its PUBACK or PUBREC.
@@ -145,6 +146,7 @@ impl Oracle {
             verdict: None,
             lines: VecDeque::new(),
             echo,
+            classes: false,
             tick: 0,
             published: BTreeMap::new(),
             servers: Default::default(),
@@ -345,7 +347,7 @@ impl Oracle {
             in_flight: BTreeSet::new(),
             received: VecDeque::new(),
             releasing: VecDeque::new(),
-            last_ordinal: 0,
+            last_ordinals: BTreeMap::new(),
         };
         self.servers[at].links.insert(conn, link);
     }
@@ -508,8 +510,4 @@ impl Message {
     fn is_same(&self, other: &Message) -> bool {
         (&self.topic, self.qos, &self.payload) == (&other.topic, other.qos, &other.payload)
     }
-}
-
-fn packet_id(seq: u64) -> u16 {
-    ((seq - 1) % PACKET_IDS + 1) as u16
 }

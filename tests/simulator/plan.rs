@@ -5,6 +5,7 @@ use crate::clock::Millis;
 use crate::oracle::{CLOUD, GATEWAY};
 use crate::random::Random;
 use crate::wire::Subscription;
+use larder::broker::{QueueClass, QueuePolicy, QueueRule};
 use larder::limits::Limits;
 use larder_packet::{Qos, Version};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub clients: Vec<(usize, client::Plan)>,
     pub bridge: bool,
     pub limits: [Limits; 2],
+    /// The queues of subscribers have classes.
+    pub classes: bool,
     pub bridge_disk_max: u64,
     pub bridge_window: u16,
     pub cloud_version: Version,
@@ -57,7 +60,34 @@ pub struct Plan {
     pub blows: Vec<Blow>,
 }
 
+/// With this begin the Client Identifiers of those whose queues may have classes.
+pub const CLASSED: &str = "s";
+
 impl Plan {
+    /// The policies of queues at a server.
+    pub fn rules(&self, at: usize) -> Vec<QueueRule> {
+        if !self.classes {
+            return Vec::new();
+        }
+        let policy = QueuePolicy::drop_oldest(self.limits[at].session_disk_max);
+        let class = |name: &str, filters: &[&str], part: u64| QueueClass {
+            name: name.to_owned(),
+            filters: filters.iter().map(|of| (*of).to_owned()).collect(),
+            policy: QueuePolicy::drop_oldest(self.limits[at].session_disk_max / part),
+            reserve: 0,
+        };
+        let classes = vec![
+            class("a", &["t/a", "up/#"], 2),
+            class("c", &["t/c/#", "site42/#"], 1),
+        ];
+        let client_id = format!("{CLASSED}*");
+        vec![QueueRule {
+            client_id,
+            policy,
+            classes,
+        }]
+    }
+
     /// The life that a seed stands for.
     pub fn of_seed(seed: u64) -> Plan {
         let mut random = Random::new(seed ^ 0x5EED_0F1A_2DE2);
@@ -106,6 +136,7 @@ impl Plan {
             seed,
             clients,
             bridge,
+            classes: !marathon && seed % 4 == 3,
             bridge_disk_max: limits[GATEWAY].session_disk_max * 4,
             limits,
             bridge_window: *random.pick(&[1, 2, 8, 64]),
@@ -137,6 +168,7 @@ impl Plan {
             clients,
             bridge,
             limits: [roomy(), roomy()],
+            classes: false,
             bridge_disk_max: 1 << 20,
             bridge_window: 8,
             cloud_version: Version::V5,

@@ -2,7 +2,9 @@
 
 use super::Oracle;
 use super::session::{Sent, Subscribed};
+use crate::disk::PART;
 use crate::net::Conn;
+use crate::plan::CLASSED;
 use crate::wire::{Id, Message};
 use larder_packet::{Qos, topic};
 
@@ -121,6 +123,12 @@ impl Oracle {
         }
         // Packet Identifiers.
         let pid = message.pid;
+        // Each class keeps its order, and none keeps that of another.
+        let lane = match self.classes && client.starts_with(CLASSED) {
+            true => (pid - 1) / PART as u16,
+            false => 0,
+        };
+        let last_ordinal = link.last_ordinals.get(&lane).copied().unwrap_or(0);
         let receive_maximum = link
             .hello
             .as_ref()
@@ -161,7 +169,7 @@ impl Oracle {
         // Numbers have come round, and what was published twice has the identifier of its first copy; with DUP, if it may have
         // been sent before a start.
         let comes_round = |ordinal| {
-            let is_new = !message.dup || ordinal <= link.last_ordinal;
+            let is_new = !message.dup || ordinal <= last_ordinal;
             !no_wrap && is_new && before.is_some_and(|sent| sent.acknowledged)
         };
         let ordinal = match session.ordinals.get(&(pid, id)) {
@@ -184,12 +192,12 @@ impl Oracle {
         if published.expires {
             return verdict;
         }
-        if ordinal <= link.last_ordinal {
+        if ordinal <= last_ordinal {
             return Err(format!(
                 "{client}: #{pid} ({id}) is not sent in the original order [MQTT-4.6.0-1]"
             ));
         }
-        link.last_ordinal = ordinal;
+        link.last_ordinals.insert(lane, ordinal);
         verdict
     }
 }

@@ -270,6 +270,8 @@ impl World {
         let links = limits.links as usize;
         let park_max = limits.park_max.as_millis() as Millis;
         let mut broker = Broker::new(limits, machine.random.next(), start);
+        broker.set_policies(&self.plan.rules(at));
+        self.oracle.classes = self.plan.classes;
         broker.recover(&recovered, start);
         if at == GATEWAY && self.plan.bridge {
             let record = SubscriptionRecord {
