@@ -105,6 +105,13 @@
 //!   the committed reserve is never sent, and recovery continues there. Numbers in flight lie less than 65,535 apart, and
 //!   so do all that may be on disk still: an identifier is not used again before the settlement of its last message is
 //!   committed.
+//! - **A class of messages has a lane**: a queue of its own beside the session's, on disk under a key of its own
+//!   (`classes.rs`). A lane is as every queue, so what holds of one holds of it, and all messages of a topic are in one lane
+//!   and keep their order. Its Packet Identifiers are a part of all (`packet_ids.rs`), so they still follow from sequence
+//!   numbers, and nothing is written at delivery. A session that is given its first class while it has a queue goes on with
+//!   undivided identifiers until all that has one is settled. Lanes take turns (`turns.rs`): in the order of the classes, but
+//!   none is passed over for more than [`LANE_SHARE`](limits::LANE_SHARE) messages. What a class has reserved on disk is
+//!   left out by `admit.rs` for all others.
 //! - **What is settled before it is written is never written** (*elision*). A settlement that meets its row in the
 //!   filling batch cancels both; one that meets it in the committing batch frees the PUBACK at once. A batch in which
 //!   nothing is left costs no write.
@@ -148,6 +155,7 @@
 //! - **journal**: the two batches, one that fills while the other is committed.
 //! - **ticket**: a batch's number, as what waits for its commit holds it ([`record::Ticket`]).
 //! - **queue**: all that a stored session is owed, in its order.
+//! - **lane**: a queue that a session has beside its own, for a class of messages that the configuration tells apart.
 //! - **window**: the part of it that is in flight: sent, and not acknowledged.
 //! - **group**: those who share the messages of one filter under one ShareName, its *members*.
 //! - **hand over**: to owe other members what a member was owed, because its link or its session has ended.

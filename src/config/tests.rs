@@ -634,6 +634,83 @@ fn queues_have_policies_by_client() {
 }
 
 #[test]
+fn queues_keep_classes_apart() {
+    let config = load(
+        r##"
+        [[queue]]
+        client_id = "cloud"
+        max_bytes = "2 MiB"
+        classes = [
+          { name = "alarms", filters = ["alarm/#", "+/alarm"], max_messages = 9, max_age = "1 day", when_full = "reject", reserve = "1 MiB" },
+          { name = "rest", filters = ["#"] },
+        ]
+        "##,
+    )
+    .unwrap();
+    let [alarms, rest] = &config.queues[0].classes[..] else {
+        panic!("{:?}", config.queues)
+    };
+    assert_eq!(
+        *alarms,
+        ClassConfig {
+            name: "alarms".to_owned(),
+            filters: vec!["alarm/#".to_owned(), "+/alarm".to_owned()],
+            max_bytes: 2 << 20,
+            max_messages: Some(9),
+            max_age: Some(Duration::from_secs(86_400)),
+            when_full: WhenFull::Reject,
+            reserve: 1 << 20,
+        }
+    );
+    assert_eq!(
+        (rest.max_messages, rest.max_age, rest.reserve),
+        (None, None, 0)
+    );
+}
+
+#[test]
+fn a_wrong_class_says_what_is_right() {
+    let right = r#"{ name = "a", filters = ["a/#"] }"#;
+    let many = [right; CLASSES_MAX + 1]
+        .iter()
+        .enumerate()
+        .map(|(index, class)| class.replace("name = \"a\"", &format!("name = \"a{index}\"")))
+        .collect::<Vec<_>>()
+        .join(", ");
+    for (classes, expected) in [
+        (r#"{ filters = ["a"] }"#, "has no name"),
+        (r#"{ name = "a b", filters = ["a"] }"#, "\"a b\" is no name"),
+        (r#"{ name = "a" }"#, "has no filters"),
+        (
+            r#"{ name = "a", filters = ["a/#/b"] }"#,
+            "\"a/#/b\" is no Topic Filter",
+        ),
+        (
+            r#"{ name = "a", filters = ["$share/g/a"] }"#,
+            "\"$share/g/a\" is no Topic Filter",
+        ),
+        (
+            r#"{ name = "a", filters = ["a"], reserve = "1500 MiB" }"#,
+            "the reserves of all classes together (1500 MiB) must be at most half",
+        ),
+        (
+            r#"{ name = "a", filters = ["a"], max_bytes = "1 KiB" }"#,
+            "max_bytes (1 KiB) must hold",
+        ),
+        (
+            &format!("{right}, {right}"),
+            "there are two classes \"a\" in one queue",
+        ),
+        (&many, "is one too many: a queue has at most 7 classes"),
+    ] {
+        let error = error(&format!(
+            "[[queue]]\nclient_id = \"c\"\nclasses = [{classes}]"
+        ));
+        assert!(error.contains(expected), "{error}\n{expected}");
+    }
+}
+
+#[test]
 fn a_wrong_queue_says_what_is_right() {
     for (text, expected) in [
         ("max_messages = 5", "larder.toml:1: queue: has no client_id"),
