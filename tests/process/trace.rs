@@ -17,21 +17,47 @@ pub(crate) fn marker(number: u32) -> String {
     format!("mark-{number:06}")
 }
 
-/// A reply that must not leave before the fsync that covers its marker.
+/// A packet that must not leave before the fsync that covers what it rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Promise {
     /// The client's port.
     pub(crate) port: u16,
     pub(crate) reply: Reply,
-    pub(crate) marker: u32,
+    pub(crate) ground: Ground,
 }
 
-/// What it is the reply to, with its Packet Identifier.
+/// What a packet rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// That what has this marker is durable.
+    Marker(u32),
+    /// That the packet to which it is the reply is: something was written after it had been read, and is durable. While
+    /// nothing else goes on, that is it.
+    Request(Request),
+}
+
+/// A packet to a client: what it is the reply to, or the delivery itself, with its Packet Identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reply {
     Connect,
     Subscribe(u16),
+    /// PUBACK or PUBREC.
     Publish(u16),
+    /// PUBREL.
+    Receipt(u16),
+    /// PUBCOMP.
+    Release(u16),
+    /// PUBLISH of QoS 1 or 2.
+    Delivery(u16),
+}
+
+/// A packet from a client, with its Packet Identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Request {
+    /// PUBREC
+    Receipt(u16),
+    /// PUBREL
+    Release(u16),
 }
 
 /// Checks every promise.
@@ -41,18 +67,24 @@ pub(crate) enum Reply {
 pub(crate) fn judge(trace: &str, promises: &[Promise]) -> Result<(), Vec<String>> {
     let calls = calls(trace).map_err(|fault| vec![fault])?;
     let durable = durable(&calls);
-    let replies = replies(&calls).map_err(|fault| vec![fault])?;
+    let replies = packets(&calls, &SENDS, reply).map_err(|fault| vec![fault])?;
+    let requests = packets(&calls, &RECEIVES, request).map_err(|fault| vec![fault])?;
     let mut faults = Vec::new();
     for promise in promises {
-        let marker = marker(promise.marker);
         let left = replies.get(&(promise.port, promise.reply));
-        match (left, durable.get(marker.as_bytes())) {
+        let ground = match &promise.ground {
+            Ground::Marker(number) => durable.get(marker(*number).as_bytes()).copied(),
+            Ground::Request(request) => requests
+                .get(&(promise.port, *request))
+                .and_then(|read| synchronised_after(&calls, read.whole)),
+        };
+        match (left, ground) {
             (None, _) => faults.push(format!("{promise:?}: the reply never left")),
-            (Some(_), None) => faults.push(format!("{promise:?}: {marker} was never synchronised")),
-            (Some(left), Some(durable)) if left <= durable => faults.push(format!(
-                "{promise:?}: the reply left at line {}, and {marker} was durable only at line {}",
-                left + 1,
-                durable + 1
+            (Some(_), None) => faults.push(format!("{promise:?}: it was never synchronised")),
+            (Some(left), Some(ground)) if left.begun <= ground => faults.push(format!(
+                "{promise:?}: the reply left at line {}, and its ground was durable only at line {}",
+                left.begun + 1,
+                ground + 1
             )),
             _ => {}
         }
@@ -106,45 +138,100 @@ fn durable(calls: &[Call]) -> BTreeMap<&[u8], usize> {
     durable
 }
 
-/// The line at which the first byte of each reply was handed to the kernel, by the client's port.
-fn replies(calls: &[Call]) -> Result<BTreeMap<(u16, Reply), usize>, String> {
-    // What was sent on each link: the bytes, and the line at which each was sent.
-    let mut sent: BTreeMap<u16, (Vec<u8>, Vec<usize>)> = BTreeMap::new();
-    for call in calls {
+/// The line at which something was durable that was written to the write-ahead log after this line.
+fn synchronised_after(calls: &[Call], line: usize) -> Option<usize> {
+    let in_log = |call: &&Call| call.file.ends_with("-wal");
+    let mut written = None;
+    for call in calls.iter().filter(in_log) {
+        match (call.name.as_str(), written) {
+            ("fsync" | "fdatasync", Some(at)) if call.returned == 0 && at < call.entered => {
+                return Some(call.left);
+            }
+            ("write" | "pwrite64" | "writev" | "pwritev", None) if call.entered > line => {
+                written = Some(call.left);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+const SENDS: [&str; 4] = ["sendto", "sendmsg", "write", "writev"];
+const RECEIVES: [&str; 3] = ["recvfrom", "recvmsg", "read"];
+
+/// The lines at which a packet passed between the program and the kernel.
+#[derive(Clone, Copy)]
+struct Passed {
+    /// The call for its first byte was entered.
+    begun: usize,
+    /// The call for its last byte was left.
+    whole: usize,
+}
+
+/// When each packet that `which` knows passed for the first time, by the client's port.
+fn packets<T: Ord>(
+    calls: &[Call],
+    names: &[&str],
+    which: impl Fn(&[u8]) -> Option<T>,
+) -> Result<BTreeMap<(u16, T), Passed>, String> {
+    // What passed on each link: the bytes, and when each did.
+    let mut passed: BTreeMap<u16, (Vec<u8>, Vec<Passed>)> = BTreeMap::new();
+    for call in calls.iter().filter(|call| names.contains(&&*call.name)) {
         let Some(port) = peer_port(&call.file) else {
             continue;
         };
         let Ok(count) = usize::try_from(call.returned) else {
             continue;
         };
-        let (bytes, lines) = sent.entry(port).or_default();
+        let (bytes, lines) = passed.entry(port).or_default();
         bytes.extend_from_slice(&call.data[..count]);
-        lines.resize(bytes.len(), call.entered);
+        let (begun, whole) = (call.entered, call.left);
+        lines.resize(bytes.len(), Passed { begun, whole });
     }
-    let mut replies = BTreeMap::new();
-    for (port, (bytes, lines)) in sent {
+    let mut packets = BTreeMap::new();
+    for (port, (bytes, lines)) in passed {
         let mut at = 0;
         while let Frame::Complete { len } =
             frame(&bytes[at..], usize::MAX).map_err(|error| format!("port {port}: {error}"))?
         {
-            if let Some(reply) = reply(&bytes[at..at + len]) {
-                replies.entry((port, reply)).or_insert(lines[at]);
+            if let Some(packet) = which(&bytes[at..at + len]) {
+                packets.entry((port, packet)).or_insert(Passed {
+                    begun: lines[at].begun,
+                    whole: lines[at + len - 1].whole,
+                });
             }
             at += len;
         }
     }
-    Ok(replies)
+    Ok(packets)
 }
 
 /// Which reply a packet is. All of them are short: their Remaining Length has one byte.
 fn reply(packet: &[u8]) -> Option<Reply> {
-    let id = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     match packet[0] >> 4 {
         2 => Some(Reply::Connect),
-        4 => id(2).map(Reply::Publish),
-        9 => id(2).map(Reply::Subscribe),
+        3 if packet[0] & 0b110 > 0 => {
+            let topic_bytes = number_at(packet, 2)?;
+            number_at(packet, 4 + usize::from(topic_bytes)).map(Reply::Delivery)
+        }
+        4 | 5 => number_at(packet, 2).map(Reply::Publish),
+        6 => number_at(packet, 2).map(Reply::Receipt),
+        7 => number_at(packet, 2).map(Reply::Release),
+        9 => number_at(packet, 2).map(Reply::Subscribe),
         _ => None,
     }
+}
+
+fn request(packet: &[u8]) -> Option<Request> {
+    match packet[0] >> 4 {
+        5 => number_at(packet, 2).map(Request::Receipt),
+        6 => number_at(packet, 2).map(Request::Release),
+        _ => None,
+    }
+}
+
+fn number_at(packet: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]))
 }
 
 /// `TCP:[127.0.0.1:1883->127.0.0.1:40000]`: 40000.
@@ -249,7 +336,7 @@ mod tests {
         let promise = Promise {
             port: 4000,
             reply: Reply::Publish(7),
-            marker: 1,
+            ground: Ground::Marker(1),
         };
         judge(&lines.join("\n"), &[promise]).map_err(|faults| faults.join("\n"))
     }
@@ -304,6 +391,31 @@ mod tests {
         let (first, last) = (PUBACK.replace("= 4", "= 1"), PUBACK.replace(r"\x40", ""));
         let last = last.replace("= 4", "= 3");
         assert!(judged(&[WRITE, &first, SYNC, &last]).is_err());
+    }
+
+    #[test]
+    fn a_reply_to_a_packet_waits_for_what_was_written_after_it_was_read() {
+        let pubrel = r#"6 recvfrom(9<TCP:[127.0.0.1:1883->127.0.0.1:4000]>, "\x62\x02\x00\x07", 4096, 0, NULL, NULL) = 4"#;
+        let pubcomp = PUBACK.replace(r"\x40", r"\x70");
+        let judged = |lines: &[&str]| {
+            let promise = Promise {
+                port: 4000,
+                reply: Reply::Release(7),
+                ground: Ground::Request(Request::Release(7)),
+            };
+            judge(&lines.join("\n"), &[promise])
+        };
+        assert_eq!(judged(&[pubrel, WRITE, SYNC, &pubcomp]), Ok(()));
+        for lines in [
+            [pubrel, WRITE, &pubcomp, SYNC],
+            [pubrel, &pubcomp, WRITE, SYNC],
+            [WRITE, pubrel, SYNC, &pubcomp],
+            [pubrel, SYNC, WRITE, &pubcomp],
+            [WRITE, SYNC, pubrel, &pubcomp],
+            [WRITE, SYNC, &pubcomp, pubrel],
+        ] {
+            assert!(judged(&lines).is_err(), "{lines:?}");
+        }
     }
 
     #[test]
