@@ -174,7 +174,7 @@ impl Plan {
             cloud_version: Version::V5,
             cloud_away_until: 0,
             wall_trusted: false,
-            commit_max: 4,
+            commit_max: 40,
             read_max: 1,
             latency_max: 1,
             chaos_every: 0,
