@@ -3,10 +3,12 @@
 
 use crate::broker::{Broker, Place, Setup};
 use crate::client::{Client, Identity, Message, Received, Step, is_end, packet_id};
+use crate::kill::{Random, seed};
 use larder_packet::{PacketId, Qos, ReasonCode, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// All messages of the tests that go step by step have this one, so that one held for ever would be noticed.
@@ -14,7 +16,11 @@ const ID: PacketId = PacketId::MIN;
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 /// Each of these moments comes so often.
 const ROUNDS: u32 = 3;
-const KILLS: u32 = 12;
+const KILLS: u32 = 20;
+/// The broker lives for up to so long.
+const LIFE_MAX_MS: u64 = 300;
+/// One of each version.
+const PUBLISHERS: u32 = 2;
 const WINDOW: u32 = 16;
 
 /// A subscriber as the standard wants it [MQTT-4.3.3-10]: what it holds it does not take again.
@@ -78,18 +84,17 @@ fn restarted(broker: &mut Broker, identity: &Identity) -> Client {
     client
 }
 
-fn reader(broker: &Broker, filter: &str) -> Identity {
-    let identity = Identity::stored("reader", Version::V5);
-    let mut client = broker.connect(&identity);
+fn subscribed(broker: &Broker, identity: &Identity, filter: &str) {
+    let mut client = broker.connect(identity);
     client.subscribe(filter, Qos::ExactlyOnce).unwrap();
     client.disconnect().unwrap();
-    identity
 }
 
 #[test]
 fn a_publisher_may_see_the_broker_killed_at_every_packet_of_its_handshake() {
     let mut broker = Setup::new("").start();
-    let reader = reader(&broker, "qos2/#");
+    let reader = Identity::stored("reader", Version::V5);
+    subscribed(&broker, &reader, "qos2/#");
     let mut number = 0;
     for version in VERSIONS {
         let identity = Identity::stored(&format!("publisher-{version:?}"), version);
@@ -222,30 +227,54 @@ fn a_subscriber_may_see_the_broker_killed_at_every_packet_of_its_handshake() {
 
 #[test]
 fn every_message_comes_once_through_kills_at_random_moments() {
+    let seed = seed();
+    let mut random = Random(seed);
     let mut broker = Setup::new("").start();
     let place = broker.place();
-    let subscriber = reader(&broker, "load/#");
-    let (stop, published) = (AtomicBool::new(false), AtomicU32::new(u32::MAX));
+    let subscribers = VERSIONS.map(|version| {
+        let identity = Identity::stored(&format!("reader-{version:?}"), version);
+        subscribed(&broker, &identity, "load/#");
+        identity
+    });
+    let (stop, published) = (AtomicBool::new(false), OnceLock::new());
     let taken = std::thread::scope(|scope| {
-        let publishing = scope.spawn(|| publish(&place, &stop));
-        let taking = scope.spawn(|| take_all(&place, &subscriber, &published));
-        for round in 0..KILLS {
-            std::thread::sleep(Duration::from_millis(u64::from(round * 97 % 300)));
+        let publishing = [0, 1].map(|index| {
+            let (place, stop) = (&place, &stop);
+            scope.spawn(move || publish(index, place, stop))
+        });
+        let taking = subscribers.each_ref().map(|subscriber| {
+            let (place, published) = (&place, &published);
+            scope.spawn(move || take_all(place, subscriber, published))
+        });
+        for _ in 0..KILLS {
+            std::thread::sleep(Duration::from_millis(random.next() % LIFE_MAX_MS));
             broker.kill();
             broker.start();
         }
         stop.store(true, Ordering::Relaxed);
-        published.store(publishing.join().unwrap(), Ordering::Relaxed);
-        taking.join().unwrap()
+        let counts = publishing.map(|publisher| publisher.join().unwrap());
+        published.set(counts).unwrap();
+        taking.map(|subscriber| subscriber.join().unwrap())
     });
-    let published = published.into_inner();
-    assert_eq!(taken, Vec::from_iter(1..=published));
-    println!("qos2: {published} messages, {KILLS} kills: all once, in order");
+    let published = published.get().unwrap();
+    println!("qos2: {published:?} messages, {KILLS} kills (LARDER_SEED={seed})");
+    for (identity, taken) in subscribers.iter().zip(taken) {
+        for (publisher, count) in (0..).zip(published) {
+            let whose = |number: &u32| number % PUBLISHERS == publisher;
+            let numbers = taken.iter().filter(|number| whose(number));
+            let numbers: Vec<u32> = numbers.map(|number| number / PUBLISHERS).collect();
+            let all = Vec::from_iter(1..=*count);
+            assert_eq!(numbers, all, "{}, {publisher}", identity.client_id);
+        }
+    }
 }
 
 /// Publishes 1, 2, 3, … as a client that keeps its session [MQTT-4.4.0-1]; gives back the last.
-fn publish(place: &Place, stop: &AtomicBool) -> u32 {
-    let identity = Identity::stored("load", Version::V5);
+fn publish(index: u32, place: &Place, stop: &AtomicBool) -> u32 {
+    let version = VERSIONS[index as usize];
+    let identity = Identity::stored(&format!("load-{index}"), version);
+    let topic = format!("load/{index}");
+    let payload = |number: u32| (number * PUBLISHERS + index).to_string();
     // Whether it was received: then what is sent is the PUBREL.
     let mut under_way: BTreeMap<u32, bool> = BTreeMap::new();
     let mut last = 0;
@@ -256,9 +285,9 @@ fn publish(place: &Place, stop: &AtomicBool) -> u32 {
                 match received {
                     true => client.queue_step(Step::Release, packet_id(*number)),
                     false => {
-                        let payload = number.to_string();
+                        let payload = payload(*number);
                         client.queue_publish_2(
-                            "load/x",
+                            &topic,
                             payload.as_bytes(),
                             packet_id(*number),
                             true,
@@ -270,8 +299,8 @@ fn publish(place: &Place, stop: &AtomicBool) -> u32 {
                 while under_way.len() < WINDOW as usize && !stop.load(Ordering::Relaxed) {
                     last += 1;
                     under_way.insert(last, false);
-                    let payload = last.to_string();
-                    client.queue_publish_2("load/x", payload.as_bytes(), packet_id(last), false);
+                    let payload = payload(last);
+                    client.queue_publish_2(&topic, payload.as_bytes(), packet_id(last), false);
                 }
                 if under_way.is_empty() {
                     return Ok(());
@@ -305,14 +334,15 @@ fn number_of(under_way: &BTreeMap<u32, bool>, id: PacketId) -> u32 {
 }
 
 /// Takes what the session is owed until it has all of `published`.
-fn take_all(place: &Place, identity: &Identity, published: &AtomicU32) -> Vec<u32> {
+fn take_all(place: &Place, identity: &Identity, published: &OnceLock<[u32; 2]>) -> Vec<u32> {
     let mut receiver = Receiver::default();
     loop {
         let mut on_one_link = || -> io::Result<()> {
             let mut client = Client::connect(place.wait(), identity)?;
             assert!(client.session_present);
             loop {
-                let is_all = receiver.taken.len() >= published.load(Ordering::Relaxed) as usize;
+                let all = published.get().map(|counts| counts.iter().sum::<u32>());
+                let is_all = all.is_some_and(|all| receiver.taken.len() >= all as usize);
                 match client.receive_within(Duration::from_millis(300))? {
                     Some(received) => receiver.answer(&mut client, &received),
                     None if is_all => return Ok(()),
