@@ -307,6 +307,7 @@ impl Oracle {
         }
         // What its publisher may send again must not be taken again once somebody has it.
         let publisher = server.exactly_once.publishers.get(&id);
+        let publisher = publisher.filter(|_| !server.may_be_taken_again(id));
         let held = publisher.and_then(|publisher| {
             let session = server.sessions.get(publisher)?;
             let stands = !session.ending && !session.may_have_expired(self.now);
