@@ -449,3 +449,118 @@ fn a_session_that_the_configuration_names_is_owed_what_is_retained_when_it_is_ne
     let link = world.connect(&Connect::v311("bridge").unclean());
     assert_all(&world.drain(link), 101);
 }
+
+/// What a topic may retain after a crash: what was acknowledged last, or anything that came after it.
+#[derive(Clone, Default)]
+struct Topic {
+    now: Option<Vec<u8>>,
+    possible: Vec<Option<Vec<u8>>>,
+    /// Where the last one of QoS 1 stands that is not acknowledged.
+    waits: Option<usize>,
+}
+
+impl Topic {
+    /// All that was sent has been acknowledged.
+    fn acknowledged(&mut self) {
+        if let Some(last) = self.waits.take() {
+            self.possible.drain(..last);
+        }
+    }
+}
+
+/// Numbers from a seed (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (mixed ^ (mixed >> 27)) % most
+    }
+}
+
+fn found(world: &mut World, topics: usize) -> Vec<Option<Vec<u8>>> {
+    let link = world.connect(&Connect::v311("finder"));
+    let mut found = Vec::new();
+    for topic in 0..topics {
+        world.say(link, &subscribe(false, 9, &[format!("t/{topic}")], 0));
+        let (messages, _) = answer(world, link);
+        assert!(messages.len() <= 1);
+        found.push(messages.into_iter().next().map(|message| message.payload));
+    }
+    world.lose(link);
+    found
+}
+
+#[test]
+fn whatever_happens_a_topic_retains_what_was_acknowledged_last_or_something_later() {
+    const TOPICS: usize = 3;
+    for seed in 0..200 {
+        let mut dice = Dice(seed);
+        let mut world = World::new(Limits::default());
+        let mut publisher = world.connect(&Connect::v311("publisher"));
+        let mut topics = vec![Topic::default(); TOPICS];
+        topics
+            .iter_mut()
+            .for_each(|topic| topic.possible.push(None));
+        for step in 0..100 {
+            match dice.below(10) {
+                0..=5 => {
+                    let number = dice.below(TOPICS as u64) as usize;
+                    let name = format!("t/{number}");
+                    let is_removal = dice.below(4) == 0;
+                    let payload = (!is_removal).then(|| format!("{step}").into_bytes());
+                    let bytes = payload.clone().unwrap_or_default();
+                    let topic = &mut topics[number];
+                    topic.now.clone_from(&payload);
+                    topic.possible.push(payload.clone());
+                    if dice.below(2) == 0 {
+                        world.say(publisher, &retained(publish_0(&name, &bytes)));
+                    } else {
+                        topic.waits = Some(topic.possible.len() - 1);
+                        world.say(publisher, &retained(publish_1(&name, 1, &bytes)));
+                        if world.received(publisher) == puback(1) {
+                            topics[number].acknowledged();
+                        }
+                    }
+                }
+                6 => world.stall(),
+                7 => {
+                    world.unstall();
+                    world.received(publisher);
+                    topics.iter_mut().for_each(Topic::acknowledged);
+                }
+                8 => world.pass(Duration::from_secs(dice.below(90))),
+                _ => {
+                    world = if dice.below(3) == 0 {
+                        world.unstall();
+                        topics.iter_mut().for_each(|topic| {
+                            topic.possible = vec![topic.now.clone()];
+                        });
+                        world.restart()
+                    } else {
+                        world.crash()
+                    };
+                    for (number, found) in found(&mut world, TOPICS).into_iter().enumerate() {
+                        let topic = &mut topics[number];
+                        let possible = &topic.possible;
+                        assert!(
+                            possible.contains(&found),
+                            "seed {seed}, step {step}, t/{number}: {found:?} of {possible:?}"
+                        );
+                        *topic = Topic {
+                            possible: vec![found.clone()],
+                            now: found,
+                            waits: None,
+                        };
+                    }
+                    publisher = world.connect(&Connect::v311("publisher"));
+                }
+            }
+            let now: Vec<_> = topics.iter().map(|topic| topic.now.clone()).collect();
+            if step % 10 == 0 {
+                assert_eq!(found(&mut world, TOPICS), now, "seed {seed}, step {step}");
+            }
+        }
+    }
+}
