@@ -54,7 +54,7 @@ pub struct Pools {
     pub buffer_bytes: usize,
     /// Bytes of messages that wait in memory.
     pub transient_bytes: usize,
-    /// Bytes of retained messages.
+    /// Bytes of retained messages that are held in memory, and of the topics of all.
     pub retained_bytes: usize,
 }
 

@@ -18,7 +18,7 @@
 //! net events -> broker.receive          bytes to packets; one read per link and turn, so that none starves another
 //! broker.handle_timeout                 after receiving: our own stall must not expire a client
 //! broker.deliver                        acknowledgements and messages into outboxes, as far as there is room
-//! store.read(broker.poll_read)          pages of queues that are wanted
+//! store.read(broker.poll_read)          pages of queues that are wanted, and large retained messages
 //! store.submit(broker.poll_batch)       if the writer is free and the batch is due
 //! net.write(broker.outbox)              one write per link and turn
 //! ```
@@ -121,7 +121,8 @@
 //! - **Parking comes before refusing.** A passing shortage is back-pressure on the one link that met it, its Keep Alive
 //!   suspended. A PUBLISH that has been parked for `park_max` is refused, for 0x97 is final [MQTT-4.4.0-2].
 //! - **Read pages are dropped rather than held.** A page of a queue that could not be sent whole is read again later: a
-//!   session without room in its window holds no page, so [`PAGES`](limits::PAGES) of them are enough for all.
+//!   session without room in its window holds no page, so [`PAGES`](limits::PAGES) of them are enough for all. The
+//!   same holds for a retained message that is not held in memory because it is large.
 //! - **After a start, what may have been sent says so.** The first rows of each queue, as many as may have been sent
 //!   without that a settlement of theirs was committed, carry DUP; as many as the window stay, whatever is dropped.
 //! - **A Will is published once.** A stored session's stands on disk, and goes from there in the batch that owes it. For a

@@ -4,6 +4,13 @@
 //! Nothing here does anything. The core fills a [`Batch`], a store (SQLite, or the simulator's crashable disk) makes it
 //! durable in one transaction with one fsync, and says so in an [`Event`].
 
+mod recovered;
+
+pub use recovered::{
+    Extent, RETAINED_HELD_BYTES, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
+    RecoveredSession, RecoveredWill,
+};
+
 use crate::time::ServiceSeconds;
 use larder_packet::{PacketId, Qos};
 use serde::{Deserialize, Serialize};
@@ -454,6 +461,14 @@ pub enum Event {
         /// What the store said.
         error: String,
     },
+    /// The answer to [`Store::read_retained`].
+    RetainedRead {
+        /// The topic.
+        topic: String,
+        /// Its retained message, whole; `None`: there is none, or its checksum does not fit. Or what went wrong; the
+        /// question may then be asked again.
+        message: Result<Option<RecoveredRetained>, String>,
+    },
     /// The answer to a [`PageRequest`].
     PageRead {
         /// The request.
@@ -461,111 +476,6 @@ pub enum Event {
         /// The rows, or what went wrong; the request may then be made again.
         page: Result<Page, String>,
     },
-}
-
-/// A queue's extent, from its first and last row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
-    /// The first row's number.
-    pub first: Seq,
-    /// The last row's number.
-    pub last: Seq,
-    /// Messages between and including them.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Messages ever queued, the last included.
-    pub messages_ever: u64,
-    /// Bytes ever queued, the last included.
-    pub bytes_ever: u64,
-}
-
-/// A lane as recovery finds it.
-#[derive(Clone, Debug)]
-pub struct RecoveredLane {
-    /// Its key.
-    pub key: SessionKey,
-    /// Its name.
-    pub name: String,
-    /// Its record.
-    pub record: LaneRecord,
-    /// No number above this was ever sent.
-    pub seq_reserved: Seq,
-    /// Its queue; `None` if empty.
-    pub extent: Option<Extent>,
-}
-
-/// A session as recovery finds it.
-#[derive(Clone, Debug)]
-pub struct RecoveredSession {
-    /// Its key.
-    pub key: SessionKey,
-    /// Its Client Identifier.
-    pub client_id: String,
-    /// Its record.
-    pub record: SessionRecord,
-    /// No number above this was ever sent.
-    pub seq_reserved: Seq,
-    /// Its subscriptions, by filter.
-    pub subscriptions: Vec<(String, SubscriptionRecord)>,
-    /// Its queue; `None` if empty.
-    pub extent: Option<Extent>,
-    /// Its lanes, by key.
-    pub lanes: Vec<RecoveredLane>,
-    /// Packet Identifiers of its client's messages of QoS 2 that are not released, ascending.
-    pub held: Vec<PacketId>,
-    /// Its Will.
-    pub will: Option<RecoveredWill>,
-}
-
-/// A message as recovery finds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveredMessage {
-    /// Topic Name, UTF-8.
-    pub topic: String,
-    /// Properties, as in [`Message::properties`].
-    pub properties: Vec<u8>,
-    /// The payload.
-    pub payload: Vec<u8>,
-    /// When it expires; `None`: never.
-    pub expires_at: Option<ServiceSeconds>,
-}
-
-/// A Will as recovery finds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveredWill {
-    /// Its message.
-    pub message: RecoveredMessage,
-    /// What is remembered of it besides.
-    pub record: WillRecord,
-}
-
-/// A retained message as recovery finds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveredRetained {
-    /// The message.
-    pub message: RecoveredMessage,
-    /// With which QoS it was published.
-    pub qos: Qos,
-}
-
-/// What recovery finds.
-#[derive(Clone, Debug, Default)]
-pub struct Recovered {
-    /// All sessions, by key.
-    pub sessions: Vec<RecoveredSession>,
-    /// All retained messages, by topic.
-    pub retained: Vec<RecoveredRetained>,
-    /// The highest key ever given to a session or a lane.
-    pub last_session: SessionKey,
-    /// Service time at the last commit that noted it.
-    pub service: ServiceSeconds,
-    /// The synchronised wall clock at that time: seconds since 1970.
-    pub wall: Option<u64>,
-    /// Bytes in use on disk.
-    pub disk_used: u64,
-    /// Set if the database was corrupt and was set aside: a sentence for the log, with the file's new name.
-    pub salvaged: Option<String>,
 }
 
 /// A store as the turn sees it: it takes one batch at a time and answers with events; it never blocks its caller.
@@ -576,6 +486,8 @@ pub trait Store {
     fn submit(&mut self, batch: Arc<Batch>);
     /// Asks for a page; answered by [`Event::PageRead`], in the order of asking.
     fn read(&mut self, request: PageRequest);
+    /// Asks for the retained message of a topic; answered by [`Event::RetainedRead`], in the order of asking.
+    fn read_retained(&mut self, topic: String);
     /// The next event, if there is one.
     fn poll_event(&mut self) -> Option<Event>;
 }

@@ -51,6 +51,9 @@ impl<N: Net, S: Store> Server<N, S> {
         while let Some(request) = self.broker.poll_read() {
             self.store.read(request);
         }
+        while let Some(topic) = self.broker.poll_read_retained() {
+            self.store.read_retained(topic);
+        }
         self.submit(now);
         self.send(now);
     }

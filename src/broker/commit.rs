@@ -1,5 +1,6 @@
 //! What the store is asked, and what it has to say: batches, commits, pages.
 
+use super::levels::topic_of;
 use super::session::Drops;
 use super::{Broker, note_dirty};
 use crate::limits::{PAGES, SERVICE_NOTE};
@@ -27,6 +28,7 @@ impl Broker {
                 );
             }
             Event::PageRead { request, page } => self.page_read(request, page, now),
+            Event::RetainedRead { message, .. } => self.retained_read(message, now),
         }
     }
 
@@ -45,6 +47,7 @@ impl Broker {
                 }
             }
         });
+        self.retained.committed(ticket);
         for dropped in dropped {
             let drops = Drops::of(dropped);
             self.counters.drops.add(drops);
@@ -101,6 +104,18 @@ impl Broker {
         let request = self.reads.pop_front()?;
         self.pages_out += 1;
         Some(request)
+    }
+
+    /// The next topic whose retained message is to be read.
+    pub fn poll_read_retained(&mut self) -> Option<String> {
+        if self.pages_out >= PAGES {
+            return None;
+        }
+        let (place, key) = self.retained_reads.pop_front()?;
+        let topic = topic_of(&key, &mut Vec::new()).to_owned();
+        self.pages_out += 1;
+        self.retained_out.push_back((place, key));
+        Some(topic)
     }
 
     /// The filling batch, if the store is free and something in it is due.

@@ -290,6 +290,7 @@ impl Broker {
             filters: Vec::new(),
             walks: VecDeque::new(),
             walk_waits: None,
+            walk_reads: None,
             sweep: None,
             pace: Pace::default(),
             backlog_due: None,

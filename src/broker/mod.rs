@@ -19,6 +19,7 @@ mod counters;
 mod deliver;
 mod handover;
 mod journal;
+mod levels;
 mod link;
 mod load;
 mod message;
@@ -71,6 +72,7 @@ use crate::record::{Change, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
 use buffers::Buffers;
 use journal::Journal;
+use levels::Key;
 use link::{Link, Links};
 use outbox::Acks;
 use policy::Policies;
@@ -99,6 +101,9 @@ pub struct Broker {
     retained: RetainedMessages,
     /// When they are looked through for what has expired, and from where on.
     retained_sweep: Sweep,
+    /// Those that are to be read, with the place of the session that gets them; and those that are being read.
+    retained_reads: VecDeque<(u32, Key)>,
+    retained_out: VecDeque<(u32, Key)>,
     /// The last removal of one: whoever is told that there is none rests on it.
     retained_removed: Ticket,
     targets: Targets,
@@ -172,6 +177,8 @@ impl Broker {
             policies: Policies::new(QueuePolicy::drop_oldest(limits.session_disk_max)),
             retained: RetainedMessages::new(limits.retained_pool_bytes),
             retained_sweep: Sweep::default(),
+            retained_reads: VecDeque::new(),
+            retained_out: VecDeque::new(),
             retained_removed: Ticket::default(),
             hurried: false,
             targets: Targets::default(),

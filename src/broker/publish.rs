@@ -194,8 +194,9 @@ impl Broker {
 
     /// The one way through for a message: to whom it goes, whether there is room, and then all or nothing.
     pub(super) fn publish(&mut self, publication: &Publication, now: Now) -> Published {
-        let Some(retaining) = self.retaining(publication) else {
-            return Published::Rejected;
+        let retaining = match self.retaining(publication) {
+            Ok(retaining) => retaining,
+            Err(refused) => return refused,
         };
         let mut targets = std::mem::take(&mut self.targets);
         self.route(publication, &mut targets);

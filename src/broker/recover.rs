@@ -92,6 +92,7 @@ impl Broker {
                 .collect(),
             walks: VecDeque::new(),
             walk_waits: None,
+            walk_reads: None,
             sweep: None,
             pace: Pace::default(),
             backlog_due: None,

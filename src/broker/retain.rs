@@ -2,16 +2,18 @@
 //!
 //! A change of QoS 1 or 2, or by the Will of a stored session, is recorded with the message that makes it, and its
 //! acknowledgement rests on that. Another one of QoS 0 is recorded too, but of one topic no more often than every
-//! [`RETAINED_WAIT`]; what comes meanwhile waits in memory. What begins with `$` is the server's own, and is not recorded.
+//! [`RETAINED_WAIT`]; what comes meanwhile waits in memory, but for large ones while that is wanted. What begins with `$`
+//! is the server's own, and is not recorded.
 
 use super::Broker;
 use super::admit::{Admission, NO_MESSAGE};
 use super::journal::{MessageNo, RestsOn, RetainedChange};
+use super::levels::{Key, key_of, topic_of};
 use super::message::Content;
-use super::publish::{NOBODY, Publication};
-use super::retained::{Key, Retained, Stored, key_of, topic_of};
+use super::publish::{NOBODY, Publication, Published};
+use super::retained::{Retained, Room, Stored};
 use crate::limits::{RETAINED_STEPS, RETAINED_SWEEP, RETAINED_WAIT};
-use crate::record::{RecoveredRetained, Ticket};
+use crate::record::{RETAINED_HELD_BYTES, RecoveredRetained, Ticket};
 use crate::time::{Mono, Now};
 use larder_packet::Qos;
 use std::rc::Rc;
@@ -38,20 +40,26 @@ pub(super) struct Sweep {
 }
 
 impl Broker {
-    /// What a message does. `None`: it is to be retained, there is no room for that, and its publisher can be told.
-    pub(super) fn retaining(&mut self, publication: &Publication) -> Option<Retaining> {
+    /// What a message does; or that there is no room for it, and its publisher can be told.
+    pub(super) fn retaining(&mut self, publication: &Publication) -> Result<Retaining, Published> {
         if !publication.retain {
-            return Some(Retaining::Nothing);
+            return Ok(Retaining::Nothing);
         }
         if publication.content.payload.is_empty() {
-            return Some(Retaining::Remove);
+            return Ok(Retaining::Remove);
         }
-        if self.retained.has_room(&publication.content) {
-            return Some(Retaining::Replace);
+        let room = self.retained.room(&publication.content);
+        if room == Room::Yes {
+            return Ok(Retaining::Replace);
         }
         let is_clients = publication.publisher.is_some() && !publication.is_will;
-        let can_be_told = publication.qos > Qos::AtMostOnce && is_clients;
-        (!can_be_told).then_some(Retaining::Discard)
+        if publication.qos == Qos::AtMostOnce || !is_clients {
+            return Ok(Retaining::Discard);
+        }
+        Err(match room {
+            Room::Later => Published::Wait(Admission::Wait),
+            _ => Published::Rejected,
+        })
     }
 
     /// Does it. `message`: where the message is in the journal, if it is there. `is_recorded`: it is recorded with it in any
@@ -109,8 +117,11 @@ impl Broker {
             }
         }
         let is_unknown = is_removal && !before.is_known && !self.retained.is_partial;
-        let tells = is_recorded
-            || !(before.is_recent || is_unknown || !self.may_record(content.len(), now));
+        let len = content.properties.len() + content.payload.len();
+        let is_pressing = len > RETAINED_HELD_BYTES && self.retained.is_filling();
+        let is_early = before.is_recent && !is_pressing;
+        let tells =
+            is_recorded || !(is_early || is_unknown || !self.may_record(content.len(), now));
         let told = tells.then(|| {
             let change = if is_removal {
                 RetainedChange::None(topic)
@@ -118,8 +129,9 @@ impl Broker {
                 let message = message.unwrap_or_else(|| self.journal.message(content, NOBODY));
                 RetainedChange::Message(message, qos)
             };
+            let urgent = is_recorded || is_pressing;
             self.journal
-                .record_retained(change, before.told, is_recorded, now)
+                .record_retained(change, before.told, urgent, now)
         });
         let stored = Stored {
             is_known: if tells { !is_removal } else { before.is_known },
@@ -157,8 +169,13 @@ impl Broker {
 
     /// Takes over what the store found, as far as there is room.
     pub(super) fn recover_retained(&mut self, found: &[RecoveredRetained], now: Now) {
-        let mut left_out = 0_u64;
-        for RecoveredRetained { message, qos } in found {
+        let mut without_room = 0_u64;
+        for RecoveredRetained {
+            message,
+            qos,
+            left_out,
+        } in found
+        {
             let content = Content {
                 topic: &message.topic,
                 properties: &message.properties,
@@ -169,19 +186,21 @@ impl Broker {
                 is_known: true,
                 ..Stored::default()
             };
-            if self.retained.has_room(&content) {
-                self.retained.set(&content, *qos, stored);
+            if self.retained.room(&content) != Room::Yes {
+                without_room += 1;
+            } else if *left_out > 0 {
+                self.retained.set_on_disk(&content, *left_out, *qos, stored);
             } else {
-                left_out += 1;
+                self.retained.set(&content, *qos, stored);
             }
         }
         if self.retained.can_expire() {
             self.retained_sweep.due = Some(now.mono);
         }
-        if left_out > 0 {
+        if without_room > 0 {
             self.retained.is_partial = true;
             log::error!(
-                "{left_out} retained messages stay on disk and are not sent to new subscribers: there is no room for them \
+                "{without_room} retained messages stay on disk and are not sent to new subscribers: there is no room for them \
                  in memory. Raise limits.memory_max"
             );
         }
@@ -241,7 +260,10 @@ impl Broker {
             return true;
         };
         let mut topic = Vec::new();
-        let content = found.content(key, &mut topic);
+        // What the store is to be told is in memory.
+        let Some(content) = found.content(topic_of(key, &mut topic)) else {
+            return true;
+        };
         let change = if found.is_removed() {
             RetainedChange::None(content.topic)
         } else {

@@ -1,30 +1,52 @@
 //! The retained messages, by topic.
 //!
-//! They stand in the order of their topics' levels, so that what is below a level stands together behind it. A filter goes
-//! through them in leaps: from a topic that does not match to the next one that could.
+//! They stand in the order of their topics' levels. A filter goes through them in leaps: from a topic that does not match
+//! to the next one that could. A message of more than [`RETAINED_HELD_BYTES`] is in memory only until it is on disk, and is
+//! read when it is wanted.
 
 use super::journal::InBatch;
+use super::levels::{Key, Look, first, key_of, look, write_key};
 use super::message::Content;
 use crate::limits::RETAINED_BYTES;
+use crate::record::{RETAINED_HELD_BYTES, Ticket};
 use crate::time::{Mono, ServiceSeconds};
-use larder_packet::{Qos, topic};
-use std::cmp::Ordering;
+use larder_packet::Qos;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::rc::Rc;
 
-/// A Topic Name in the order of its levels: U+0000, which no topic has, stands for `/`. Whoever holds one holds a place
-/// among the topics, also when its message is gone.
-pub(super) type Key = Rc<[u8]>;
-
 /// The retained message of a topic.
 pub(super) struct Retained {
-    /// Properties, then the payload. Nothing: it was removed, and the topic stays for what the store is to be told.
-    bytes: Box<[u8]>,
+    body: Body,
     properties: u32,
     pub(super) qos: Qos,
     pub(super) expires_at: Option<ServiceSeconds>,
     pub(super) stored: Stored,
+}
+
+/// Where a message is.
+enum Body {
+    /// Here: its properties, then the payload. Nothing: it was removed, and the topic stays for what the store is to be told.
+    Held(Box<[u8]>),
+    /// On disk, so many bytes.
+    OnDisk(u32),
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Body::Held(bytes) => bytes.len(),
+            Body::OnDisk(len) => *len as usize,
+        }
+    }
+
+    /// Bytes of memory.
+    fn cost(&self) -> usize {
+        match self {
+            Body::Held(bytes) => bytes.len(),
+            Body::OnDisk(_) => 0,
+        }
+    }
 }
 
 /// What the store knows of a topic.
@@ -44,8 +66,9 @@ impl Retained {
     fn new(content: &Content, qos: Qos, stored: Stored) -> Retained {
         let is_removed = content.payload.is_empty();
         let properties = if is_removed { &[] } else { content.properties };
+        let bytes = [properties, content.payload].concat();
         Retained {
-            bytes: [properties, content.payload].concat().into_boxed_slice(),
+            body: Body::Held(bytes.into_boxed_slice()),
             properties: u32::try_from(properties.len()).unwrap_or(u32::MAX),
             qos,
             expires_at: content.expires_at.filter(|_| !is_removed),
@@ -53,12 +76,22 @@ impl Retained {
         }
     }
 
+    /// Bytes of properties and payload.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.body.len()
     }
 
     pub(super) fn is_removed(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn is_on_disk(&self) -> bool {
+        matches!(self.body, Body::OnDisk(_))
+    }
+
+    /// Whether it need not be in memory once it is on disk.
+    pub(super) fn is_large(&self) -> bool {
+        self.len() > RETAINED_HELD_BYTES
     }
 
     /// Whether a subscriber may get it.
@@ -66,15 +99,18 @@ impl Retained {
         !self.is_removed() && self.expires_at.is_none_or(|at| at > now)
     }
 
-    /// The message; `topic` is the memory for its Topic Name.
-    pub(super) fn content<'a>(&'a self, key: &Key, topic: &'a mut Vec<u8>) -> Content<'a> {
-        let (properties, payload) = self.bytes.split_at(self.properties as usize);
-        Content {
-            topic: topic_of(key, topic),
+    /// The message with this Topic Name; `None`: it is to be read.
+    pub(super) fn content<'a>(&'a self, topic: &'a str) -> Option<Content<'a>> {
+        let Body::Held(bytes) = &self.body else {
+            return None;
+        };
+        let (properties, payload) = bytes.split_at(self.properties as usize);
+        Some(Content {
+            topic,
             properties,
             payload,
             expires_at: self.expires_at,
-        }
+        })
     }
 }
 
@@ -88,12 +124,23 @@ pub(super) enum Next<'a> {
     End,
 }
 
+/// Whether there is room for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Yes,
+    /// With the next commit.
+    Later,
+    No,
+}
+
 /// All retained messages.
 #[derive(Default)]
 pub(super) struct RetainedMessages {
     topics: BTreeMap<Key, Retained>,
     /// Topics of which the store was told at QoS 0, and until when it is not told again; the oldest first.
     recent: VecDeque<(Mono, Key)>,
+    /// Topics whose message leaves the memory when this is committed; in this order.
+    leaving: VecDeque<(Ticket, Key)>,
     /// Topics that went while somebody stood at them.
     left: Vec<Key>,
     bytes: usize,
@@ -141,27 +188,50 @@ impl RetainedMessages {
         self.topics.get(&self.key[..]).map(|found| found.stored)
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<&Retained> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&Retained> {
         self.topics.get(key)
     }
 
+    /// Whether memory is wanted: more than half of it is used.
+    pub(super) fn is_filling(&self) -> bool {
+        self.bytes > self.bytes_max / 2
+    }
+
     /// Whether this message may be retained, in place of its topic's last one.
-    pub(super) fn has_room(&mut self, content: &Content) -> bool {
+    pub(super) fn room(&mut self, content: &Content) -> Room {
         self.forget_left();
         write_key(&mut self.key, content.topic);
         let len = content.properties.len() + content.payload.len();
         let more = match self.topics.get(&self.key[..]) {
-            Some(before) => len.saturating_sub(before.bytes.len()),
+            Some(before) => len.saturating_sub(before.body.cost()),
             None => topic_bytes(&self.key) + len,
         };
-        self.bytes + more <= self.bytes_max
+        if self.bytes + more <= self.bytes_max {
+            Room::Yes
+        } else if self.leaving.is_empty() {
+            Room::No
+        } else {
+            Room::Later
+        }
     }
 
     /// Retains a message in place of its topic's last one; an empty payload leaves the topic without a message.
     pub(super) fn set(&mut self, content: &Content, qos: Qos, stored: Stored) {
-        let new = Retained::new(content, qos, stored);
+        self.put(content.topic, Retained::new(content, qos, stored));
+        self.leaves_with(&key_of(content.topic));
+    }
+
+    /// A message is found that is on disk. `len`: bytes of its properties and payload.
+    pub(super) fn set_on_disk(&mut self, content: &Content, len: u32, qos: Qos, stored: Stored) {
+        let mut found = Retained::new(content, qos, stored);
+        found.expires_at = content.expires_at;
+        found.body = Body::OnDisk(len);
+        self.put(content.topic, found);
+    }
+
+    fn put(&mut self, topic: &str, new: Retained) {
         self.count(&new);
-        write_key(&mut self.key, content.topic);
+        write_key(&mut self.key, topic);
         if let Some(found) = self.topics.get_mut(&self.key[..]) {
             let old = std::mem::replace(found, new);
             self.discount(&old);
@@ -178,6 +248,41 @@ impl RetainedMessages {
             self.stale += usize::from(stored.is_stale);
             found.stored = stored;
         }
+        self.leaves_with(key);
+    }
+
+    /// A large message leaves the memory when its record is committed.
+    fn leaves_with(&mut self, key: &[u8]) {
+        let Some((key, found)) = self.topics.get_key_value(key) else {
+            return;
+        };
+        let is_held = matches!(found.body, Body::Held(_));
+        let told = found.stored.told.filter(|_| !found.stored.is_stale);
+        if let Some(told) = told.filter(|_| is_held && found.is_large()) {
+            self.leaving.push_back((told.ticket(), Rc::clone(key)));
+        }
+    }
+
+    /// A commit came.
+    pub(super) fn committed(&mut self, ticket: Ticket) {
+        while self.leaving.front().is_some_and(|(of, _)| *of <= ticket) {
+            let Some((_, key)) = self.leaving.pop_front() else {
+                return;
+            };
+            let Some(found) = self.topics.get_mut(&key) else {
+                continue;
+            };
+            // It may have changed since.
+            let is_told = found
+                .stored
+                .told
+                .is_some_and(|told| told.ticket() <= ticket);
+            if is_told && !found.stored.is_stale && found.is_large() {
+                self.bytes -= found.body.cost();
+                found.body = Body::OnDisk(u32::try_from(found.len()).unwrap_or(u32::MAX));
+            }
+        }
+        self.forget_left();
     }
 
     /// Forgets a topic.
@@ -190,14 +295,14 @@ impl RetainedMessages {
     }
 
     fn count(&mut self, of: &Retained) {
-        self.bytes += of.bytes.len();
+        self.bytes += of.body.cost();
         self.messages += usize::from(!of.is_removed());
         self.expiring += usize::from(of.expires_at.is_some());
         self.stale += usize::from(of.stored.is_stale);
     }
 
     fn discount(&mut self, of: &Retained) {
-        self.bytes -= of.bytes.len();
+        self.bytes -= of.body.cost();
         self.messages -= usize::from(!of.is_removed());
         self.expiring -= usize::from(of.expires_at.is_some());
         self.stale -= usize::from(of.stored.is_stale);
@@ -286,106 +391,11 @@ fn topic_bytes(key: &[u8]) -> usize {
     RETAINED_BYTES + key.len()
 }
 
-/// The key of a Topic Name.
-pub(super) fn key_of(topic: &str) -> Vec<u8> {
-    let mut key = Vec::new();
-    write_key(&mut key, topic);
-    key
-}
-
-fn write_key(key: &mut Vec<u8>, topic: &str) {
-    key.clear();
-    push_level(key, topic);
-}
-
-/// Also several levels.
-fn push_level(key: &mut Vec<u8>, level: &str) {
-    key.extend(
-        level
-            .bytes()
-            .map(|byte| if byte == b'/' { 0 } else { byte }),
-    );
-}
-
-/// The Topic Name of a key, written into `topic`.
-pub(super) fn topic_of<'a>(key: &[u8], topic: &'a mut Vec<u8>) -> &'a str {
-    topic.clear();
-    topic.extend(key.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }));
-    std::str::from_utf8(topic).unwrap_or_default()
-}
-
-/// The first key that can match a filter: its levels up to the first wildcard.
-fn first(filter: &str, seek: &mut Vec<u8>) {
-    seek.clear();
-    for (index, level) in topic::levels(filter).enumerate() {
-        if matches!(level, "+" | "#") {
-            return;
-        }
-        if index > 0 {
-            seek.push(0);
-        }
-        push_level(seek, level);
-    }
-}
-
-/// How a key stands to a filter.
-enum Look {
-    Matches,
-    /// Not, and the next one that can match is at or after this.
-    Seek,
-    /// Not, and no later one can.
-    End,
-}
-
-/// Behind everything that begins with these levels.
-const BEHIND: u8 = 1;
-
-fn look(filter: &str, key: &[u8], seek: &mut Vec<u8>) -> Look {
-    let mut levels = key.split(|byte| *byte == 0);
-    // Where the level begins, and where the last one ends that another may take the place of.
-    let (mut start, mut turn) = (0, None);
-    let mut seek_to = |parts: &[&[u8]]| {
-        seek.clear();
-        parts.iter().for_each(|part| seek.extend_from_slice(part));
-        Look::Seek
-    };
-    for (index, wanted) in topic::levels(filter).enumerate() {
-        // A wildcard in the first level does not match a topic that begins with $ [MQTT-4.7.2-1].
-        if index == 0 && matches!(wanted, "+" | "#") && key.first() == Some(&b'$') {
-            return seek_to(&[&[b'$' + 1]]);
-        }
-        if wanted == "#" {
-            return Look::Matches;
-        }
-        let Some(level) = levels.next() else {
-            // The topic ends above the filter: on with what is below it.
-            let below = if wanted == "+" { "" } else { wanted };
-            return seek_to(&[key, &[0], below.as_bytes()]);
-        };
-        let end = start + level.len();
-        if wanted == "+" {
-            turn = Some(end);
-        } else {
-            match wanted.as_bytes().cmp(level) {
-                Ordering::Equal => {}
-                Ordering::Greater => return seek_to(&[&key[..start], wanted.as_bytes()]),
-                Ordering::Less => {
-                    return turn.map_or(Look::End, |end| seek_to(&[&key[..end], &[BEHIND]]));
-                }
-            }
-        }
-        start = end + 1;
-    }
-    if levels.next().is_some() {
-        // The topic lies below what the filter names.
-        return turn.map_or(Look::End, |end| seek_to(&[&key[..end], &[BEHIND]]));
-    }
-    Look::Matches
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::levels::topic_of;
     use super::*;
+    use larder_packet::topic;
 
     fn content<'a>(topic: &'a str, payload: &'a str) -> Content<'a> {
         Content {
@@ -489,19 +499,17 @@ mod tests {
         let mut retained = RetainedMessages::new(3 * (RETAINED_BYTES + 10));
         let (a, b) = (content("t/a", "1234567"), content("t/b", "1234567"));
         retained.set(&a, Qos::AtMostOnce, Stored::default());
-        assert!(retained.has_room(&b));
+        assert_eq!(retained.room(&b), Room::Yes);
         retained.set(&b, Qos::AtMostOnce, Stored::default());
         retained.set(
             &content("t/c", "123456"),
             Qos::AtMostOnce,
             Stored::default(),
         );
-        assert!(
-            retained.has_room(&content("t/c", "1234567")),
-            "in place of the other"
-        );
-        assert!(!retained.has_room(&content("t/c", "123456789")));
-        assert!(!retained.has_room(&content("t/d", "1")));
+        let other = content("t/c", "1234567");
+        assert_eq!(retained.room(&other), Room::Yes, "in place of the other");
+        assert_eq!(retained.room(&content("t/c", "123456789")), Room::No);
+        assert_eq!(retained.room(&content("t/d", "1")), Room::No);
 
         let held = retained.after(None).next().map(|(key, _)| Rc::clone(key));
         for topic in ["t/a", "t/b", "t/c"] {
@@ -514,7 +522,7 @@ mod tests {
             "somebody stands at t/a"
         );
         drop(held);
-        assert!(retained.has_room(&a));
+        assert_eq!(retained.room(&a), Room::Yes);
         assert_eq!(retained.bytes(), 0);
     }
 

@@ -4,6 +4,7 @@ use super::bucket::Pace;
 use super::classes::{Class, Lane};
 use super::handover::Handover;
 use super::journal::Journal;
+use super::levels::Key;
 use super::message::Transient;
 use super::qos2::Held;
 use super::queue::Queue;
@@ -114,6 +115,8 @@ pub(super) struct Session {
     pub(super) walks: VecDeque<Walk>,
     /// Since when there is no room on disk for that.
     pub(super) walk_waits: Option<Mono>,
+    /// The topic whose message is being read for them.
+    pub(super) walk_reads: Option<Key>,
     /// When its queue is looked through for messages that are too old.
     pub(super) sweep: Option<Mono>,
     /// What is left of the rate of its backlog.

@@ -17,11 +17,14 @@
 use super::Broker;
 use super::admit::{Admission, NO_MESSAGE};
 use super::deliver::{Outgoing, Sent, send};
+use super::levels::{Key, topic_of};
 use super::message::Content;
 use super::publish::NOBODY;
-use super::retained::{Key, Next, RetainedMessages};
+use super::retained::{Next, Retained, RetainedMessages};
 use super::route::{Target, Way};
-use crate::record::SubscriptionRecord;
+use super::timers::Timer;
+use crate::limits::{SETTLEMENT_WAIT, SUBSCRIBE_WALK_STEPS};
+use crate::record::{RecoveredRetained, SubscriptionRecord};
 use crate::time::Now;
 use larder_packet::{Property, Qos, topic};
 use std::collections::VecDeque;
@@ -43,6 +46,26 @@ impl Walk {
     }
 }
 
+/// What walks go through, and with.
+struct Tour<'a> {
+    retained: &'a RetainedMessages,
+    /// A message that was read for them; `None` in it: it is not there, or damaged.
+    read: Option<(&'a Key, Option<&'a RecoveredRetained>)>,
+    steps: &'a mut usize,
+    /// Memory for a Topic Name.
+    topic: Vec<u8>,
+    now: Now,
+}
+
+/// Whether a session may be given a message.
+enum May {
+    Go,
+    /// Not this one.
+    Pass,
+    /// Not now.
+    Wait(Stop),
+}
+
 /// Why a walk stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -54,6 +77,8 @@ enum Stop {
     Journal,
     /// There is no room on disk now.
     Disk,
+    /// A message is being read.
+    Read,
 }
 
 impl Broker {
@@ -101,25 +126,35 @@ impl Broker {
 
     /// Goes on with a session's walks. Each topic that is looked at takes one of the `steps`.
     pub(super) fn walk(&mut self, place: u32, steps: &mut usize, now: Now) {
-        let has_walks = |session: &&mut super::session::Session| !session.walks.is_empty();
-        if self.sessions.get_mut(place).filter(has_walks).is_none() {
+        self.walk_on(place, None, steps, now);
+    }
+
+    /// `read`: a message that was read for them.
+    fn walk_on(
+        &mut self,
+        place: u32,
+        read: Option<(&Key, Option<&RecoveredRetained>)>,
+        steps: &mut usize,
+        now: Now,
+    ) {
+        let session = self.sessions.get(place);
+        if session.is_none_or(|session| session.walks.is_empty()) {
             return;
         }
         let retained = std::mem::take(&mut self.retained);
-        let stop = self.walk_through(&retained, place, steps, now);
+        let mut tour = Tour {
+            retained: &retained,
+            read,
+            steps,
+            topic: Vec::new(),
+            now,
+        };
+        let stop = self.walk_through(&mut tour, place);
         self.retained = retained;
         match stop {
-            None => {
-                let link = self.sessions.get_mut(place).and_then(|session| {
-                    session.walks = VecDeque::new();
-                    session.link
-                });
-                if let Some(id) = link {
-                    self.note_releasable(id);
-                }
-            }
+            None => self.walks_are_over(place),
             Some(Stop::Enough) => self.note_dirty(place),
-            Some(Stop::Link) => {}
+            Some(Stop::Link | Stop::Read) => {}
             Some(Stop::Journal | Stop::Disk) => {
                 if !self.unsettled.contains(&place) {
                     self.unsettled.push(place);
@@ -128,18 +163,23 @@ impl Broker {
         }
     }
 
+    fn walks_are_over(&mut self, place: u32) {
+        let link = self.sessions.get_mut(place).and_then(|session| {
+            session.walks = VecDeque::new();
+            session.walk_waits = None;
+            session.link
+        });
+        if let Some(id) = link {
+            self.note_releasable(id);
+        }
+    }
+
     /// `None`: all are over.
-    fn walk_through(
-        &mut self,
-        retained: &RetainedMessages,
-        place: u32,
-        steps: &mut usize,
-        now: Now,
-    ) -> Option<Stop> {
+    fn walk_through(&mut self, tour: &mut Tour, place: u32) -> Option<Stop> {
         loop {
             let session = self.sessions.get_mut(place)?;
             let mut walk = session.walks.pop_front()?;
-            let stop = self.take_walk(retained, &mut walk, place, steps, now);
+            let stop = self.take_walk(tour, &mut walk, place);
             if let Some(stop) = stop {
                 let session = self.sessions.get_mut(place)?;
                 session.walks.push_front(walk);
@@ -149,24 +189,18 @@ impl Broker {
     }
 
     /// Goes on with one walk; `None`: it is over.
-    fn take_walk(
-        &mut self,
-        retained: &RetainedMessages,
-        walk: &mut Walk,
-        place: u32,
-        steps: &mut usize,
-        now: Now,
-    ) -> Option<Stop> {
-        let mut topic = Vec::new();
+    fn take_walk(&mut self, tour: &mut Tour, walk: &mut Walk, place: u32) -> Option<Stop> {
         loop {
-            if *steps == 0 {
+            if *tour.steps == 0 {
                 return Some(Stop::Enough);
             }
-            let key = match retained.next(&walk.filter, walk.after.as_ref(), steps) {
+            let next = tour
+                .retained
+                .next(&walk.filter, walk.after.as_ref(), tour.steps);
+            let key = match next {
                 Next::Topic(key, found) => {
-                    if found.is_valid(now.service) {
-                        let content = found.content(key, &mut topic);
-                        if let Some(stop) = self.greet(place, walk, &content, found.qos, now) {
+                    if found.is_valid(tour.now.service) {
+                        if let Some(stop) = self.greet(tour, walk, place, key, found) {
                             return Some(stop);
                         }
                     }
@@ -181,7 +215,7 @@ impl Broker {
             if !self.journal.has_room_for_changes(walk.filter.len(), 1) {
                 return Some(Stop::Journal);
             }
-            self.record_subscription(place, &walk.filter, walk.options, now);
+            self.record_subscription(place, &walk.filter, walk.options, tour.now);
         }
         None
     }
@@ -189,42 +223,79 @@ impl Broker {
     /// Gives a session one retained message.
     fn greet(
         &mut self,
-        place: u32,
+        tour: &mut Tour,
         walk: &mut Walk,
-        content: &Content,
-        qos: Qos,
-        now: Now,
+        place: u32,
+        key: &Key,
+        found: &Retained,
     ) -> Option<Stop> {
-        let qos = qos.min(Qos::from_u8(walk.options.qos).unwrap_or_default());
+        let qos = Qos::from_u8(walk.options.qos).unwrap_or_default();
+        let qos = qos.min(found.qos);
         let mut ids = Vec::new();
         if let Some(identifier) = walk.options.identifier {
             Property::SubscriptionIdentifier(identifier).encode(&mut ids);
         }
-        let len = content.len() + ids.len();
-        let target = Target::retained(place, self.lane_to(place, content.topic), qos);
-        match self.way_to(place, target.lane, qos, len) {
-            Some(Way::Offer) => self.send_retained(place, content, qos, &ids, now),
-            Some(Way::Owe) => {
-                match self.admit(len, 1, true, NO_MESSAGE) {
-                    Admission::Admit => self.walk_waits_no_more(place),
-                    Admission::Wait => return Some(Stop::Journal),
-                    Admission::WaitForDisk if self.waits_for_disk(place, now) => {
-                        return Some(Stop::Disk);
-                    }
-                    Admission::WaitForDisk => {
-                        self.drop_newest(&target);
-                        return None;
-                    }
-                }
-                let message = self.journal.message(content, NOBODY);
-                self.owe(&target, message, content, &ids, now);
-                // The SUBACK rests on this.
-                walk.to_record = true;
-                None
-            }
+        let len = key.len() + found.len() + ids.len();
+        let topic = topic_of(key, &mut tour.topic);
+        let target = Target::retained(place, self.lane_to(place, topic), qos);
+        let way = self.way_to(place, target.lane, qos, len);
+        let may = match way {
+            Some(Way::Offer) => self.may_send(place, qos, found),
+            Some(Way::Owe) => self.may_owe(&target, len, tour.now),
             Some(Way::Drop) | None => {
                 self.drop_newest(&target);
-                None
+                May::Pass
+            }
+        };
+        match may {
+            May::Go => {}
+            May::Pass => return None,
+            May::Wait(stop) => return Some(stop),
+        }
+        let read = tour.read.filter(|(of, _)| Rc::ptr_eq(of, key));
+        let content = match (found.content(topic), read) {
+            (Some(content), _) => content,
+            (None, Some((_, Some(read)))) => Content {
+                topic,
+                properties: &read.message.properties,
+                payload: &read.message.payload,
+                expires_at: found.expires_at,
+            },
+            (None, Some((_, None))) => {
+                self.is_damaged(place, topic);
+                return None;
+            }
+            (None, None) => {
+                self.read_for_walk(place, key);
+                return Some(Stop::Read);
+            }
+        };
+        if way == Some(Way::Offer) {
+            return self.send_retained(place, &content, qos, &ids, tour.now);
+        }
+        let message = self.journal.message(&content, NOBODY);
+        self.owe(&target, message, &content, &ids, tour.now);
+        // The SUBACK rests on this.
+        walk.to_record = true;
+        None
+    }
+
+    /// Whether a session may be owed one of so many bytes now.
+    fn may_owe(&mut self, target: &Target, len: usize, now: Now) -> May {
+        match self.admit(len, 1, true, NO_MESSAGE) {
+            Admission::Admit => {
+                if let Some(session) = self.sessions.get_mut(target.place) {
+                    session.walk_waits = None;
+                }
+                May::Go
+            }
+            Admission::Wait => May::Wait(Stop::Journal),
+            Admission::WaitForDisk if self.waits_for_disk(target.place, now) => {
+                May::Wait(Stop::Disk)
+            }
+            Admission::WaitForDisk => {
+                self.drop_newest(target);
+                May::Pass
             }
         }
     }
@@ -239,13 +310,32 @@ impl Broker {
         })
     }
 
-    fn walk_waits_no_more(&mut self, place: u32) {
-        if let Some(session) = self.sessions.get_mut(place) {
-            session.walk_waits = None;
+    /// Whether a session may be sent a message now that it is not owed: if nothing else waits for it. One that has to be read
+    /// is read when it can leave at once, for it is not kept.
+    fn may_send(&mut self, place: u32, qos: Qos, found: &Retained) -> May {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return May::Pass;
+        };
+        let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
+            session.drops.away += 1;
+            self.counters.drops.away += 1;
+            return May::Pass;
+        };
+        if found.len() > link.packet_max as usize {
+            session.drops.too_large += 1;
+            self.counters.drops.too_large += 1;
+            return May::Pass;
+        }
+        let waits = !session.transient.is_empty() || !session.uncommitted.is_empty();
+        let is_free = link.outbox.pending().is_empty()
+            && (qos == Qos::AtMostOnce || session.window.has_room(link.receive_maximum));
+        if waits || (found.is_on_disk() && !is_free) {
+            May::Wait(Stop::Link)
+        } else {
+            May::Go
         }
     }
 
-    /// Sends a message that is not owed, if nothing else waits for its session.
     fn send_retained(
         &mut self,
         place: u32,
@@ -255,14 +345,7 @@ impl Broker {
         now: Now,
     ) -> Option<Stop> {
         let session = self.sessions.get_mut(place)?;
-        let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
-            session.drops.away += 1;
-            self.counters.drops.away += 1;
-            return None;
-        };
-        if !session.transient.is_empty() || !session.uncommitted.is_empty() {
-            return Some(Stop::Link);
-        }
+        let link = session.link.and_then(|link| self.links.get_mut(link))?;
         let outgoing = Outgoing {
             qos,
             retain: true,
@@ -285,6 +368,60 @@ impl Broker {
                 why.count(&mut self.counters.drops);
                 None
             }
+        }
+    }
+
+    // --- What is not in memory ---
+
+    /// Has the message of a topic read for a session.
+    fn read_for_walk(&mut self, place: u32, key: &Key) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        // One at a time; if it is another one by now, this is asked for when that has come.
+        if session.walk_reads.is_none() {
+            session.walk_reads = Some(Rc::clone(key));
+            self.retained_reads.push_back((place, Rc::clone(key)));
+        }
+    }
+
+    /// The message of the topic has come that was asked for first.
+    pub(super) fn retained_read(
+        &mut self,
+        message: Result<Option<RecoveredRetained>, String>,
+        now: Now,
+    ) {
+        self.pages_out = self.pages_out.saturating_sub(1);
+        let Some((place, key)) = self.retained_out.pop_front() else {
+            return;
+        };
+        let session = self.sessions.get_mut(place);
+        let is_wanted =
+            session.and_then(|session| session.walk_reads.take_if(|of| Rc::ptr_eq(of, &key)));
+        if is_wanted.is_none() {
+            return;
+        }
+        match message {
+            Ok(read) => {
+                let mut steps = SUBSCRIBE_WALK_STEPS;
+                self.walk_on(place, Some((&key, read.as_ref())), &mut steps, now);
+            }
+            Err(error) => {
+                self.counters.read_errors += 1;
+                log::error!("a retained message cannot be read: {error}. Trying again");
+                self.timers
+                    .set(now.mono.after(SETTLEMENT_WAIT), Timer::Read(place));
+            }
+        }
+    }
+
+    fn is_damaged(&mut self, place: u32, topic: &str) {
+        log::error!(
+            "the retained message of {topic:?} is damaged (its checksum does not fit) and was skipped"
+        );
+        self.counters.drops.damaged += 1;
+        if let Some(session) = self.sessions.get_mut(place) {
+            session.drops.damaged += 1;
         }
     }
 }

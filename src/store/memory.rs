@@ -20,6 +20,7 @@ pub struct MemoryStore {
     disk: Disk,
     pending: Option<Arc<Batch>>,
     requests: VecDeque<PageRequest>,
+    topics: VecDeque<String>,
     events: VecDeque<Event>,
     failures: VecDeque<String>,
     stalled: bool,
@@ -88,8 +89,13 @@ impl MemoryStore {
         });
     }
 
-    /// Answers the page requests made so far.
+    /// Answers the questions asked so far.
     pub fn step_reads(&mut self) {
+        for topic in self.topics.drain(..) {
+            let message = Ok(self.disk.retained.get(&topic).cloned());
+            self.events
+                .push_back(Event::RetainedRead { topic, message });
+        }
         for request in self.requests.drain(..) {
             let page = Ok(self.disk.read(&request));
             self.events.push_back(Event::PageRead { request, page });
@@ -123,6 +129,10 @@ impl Store for MemoryStore {
 
     fn read(&mut self, request: PageRequest) {
         self.requests.push_back(request);
+    }
+
+    fn read_retained(&mut self, topic: String) {
+        self.topics.push_back(topic);
     }
 
     fn poll_event(&mut self) -> Option<Event> {
@@ -216,8 +226,13 @@ impl Disk {
                 }
                 Change::Retain { message, qos } => {
                     let message = copy(message, batch);
+                    let retained = RecoveredRetained {
+                        message,
+                        qos,
+                        left_out: 0,
+                    };
                     self.retained
-                        .insert(message.topic.clone(), RecoveredRetained { message, qos });
+                        .insert(retained.message.topic.clone(), retained);
                 }
                 Change::Unretain { topic } => {
                     self.retained.remove(&text(topic, batch));
@@ -442,9 +457,11 @@ impl Disk {
             held: stored.held.iter().copied().collect(),
             will: stored.will.clone(),
         });
+        let retained = self.retained.values().cloned();
+        let retained = retained.map(RecoveredRetained::without_large_parts);
         Recovered {
             sessions: sessions.collect(),
-            retained: self.retained.values().cloned().collect(),
+            retained: retained.collect(),
             last_session: self.last_session,
             service: self.noted.service,
             wall: self.noted.wall,

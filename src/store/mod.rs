@@ -183,7 +183,7 @@ pub struct Threads {
     events: Receiver<Event>,
     commands: Sender<Command>,
     /// `None` while it is being dropped: the reader ends when nobody can ask any more.
-    requests: Option<Sender<PageRequest>>,
+    requests: Option<Sender<Question>>,
     writer: Option<JoinHandle<()>>,
     reader: Option<JoinHandle<()>>,
     busy: bool,
@@ -213,7 +213,13 @@ impl Store for Threads {
 
     fn read(&mut self, request: PageRequest) {
         if let Some(requests) = &self.requests {
-            let _ = requests.send(request);
+            let _ = requests.send(Question::Page(request));
+        }
+    }
+
+    fn read_retained(&mut self, topic: String) {
+        if let Some(requests) = &self.requests {
+            let _ = requests.send(Question::Retained(topic));
         }
     }
 
@@ -240,13 +246,22 @@ impl Drop for Threads {
     }
 }
 
+/// What the reader is asked.
+#[derive(Debug)]
+enum Question {
+    /// For rows of a queue.
+    Page(PageRequest),
+    /// For a topic's retained message.
+    Retained(String),
+}
+
 /// What the writer is told.
 #[derive(Debug)]
 enum Command {
     /// Commit this.
     Commit(Arc<Batch>),
-    /// The reader met a corrupt page where this is.
-    Suspect(PageRequest),
+    /// The reader met a corrupt page where the answer to this is.
+    Suspect(Question),
     /// End.
     Stop,
 }

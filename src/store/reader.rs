@@ -1,19 +1,20 @@
-//! The thread that reads queues back, a page at a time, so that catching up does not wait behind an fsync.
+//! The thread that reads queues back, a page at a time, and large retained messages, so that catching up does not wait
+//! behind an fsync.
 
 use super::sqlite::{Fault, Reader};
-use super::{AbortOnPanic, Command, Outbound, SharedReader, THREAD_STACK_BYTES};
-use crate::record::{Event, Page, PageRequest};
+use super::{AbortOnPanic, Command, Outbound, Question, SharedReader, THREAD_STACK_BYTES};
+use crate::record::Event;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::{Builder, JoinHandle};
 
-/// Starts the thread; it ends when nobody can send `requests` any more. Its connection is opened when it is needed, and
+/// Starts the thread; it ends when nobody can ask `questions` any more. Its connection is opened when it is needed, and
 /// the writer may close it in between.
 pub(super) fn spawn<W: Fn() + Send + 'static>(
     path: PathBuf,
-    requests: Receiver<PageRequest>,
+    questions: Receiver<Question>,
     writer: Sender<Command>,
     outbound: Outbound<W>,
     reader: SharedReader,
@@ -23,26 +24,50 @@ pub(super) fn spawn<W: Fn() + Send + 'static>(
         .stack_size(THREAD_STACK_BYTES)
         .spawn(move || {
             let _guard = AbortOnPanic;
-            for request in requests {
-                let page = read(&path, &reader, &request).map_err(|fault| {
-                    if matches!(fault, Fault::Corrupt(_)) {
-                        let _ = writer.send(Command::Suspect(request));
-                    }
-                    fault.text().to_owned()
-                });
-                outbound.tell(Event::PageRead { request, page });
+            for question in questions {
+                outbound.tell(answer(question, &path, &reader, &writer));
             }
         })
 }
 
-/// Reads a page; if that fails, once more with a new connection.
-fn read(path: &Path, reader: &SharedReader, request: &PageRequest) -> Result<Page, Fault> {
+fn answer(
+    question: Question,
+    path: &Path,
+    reader: &SharedReader,
+    writer: &Sender<Command>,
+) -> Event {
+    let told = |fault: Fault, question: Question| {
+        if matches!(fault, Fault::Corrupt(_)) {
+            let _ = writer.send(Command::Suspect(question));
+        }
+        fault.text().to_owned()
+    };
+    match question {
+        Question::Page(request) => Event::PageRead {
+            page: read(path, reader, |reader| reader.read(&request))
+                .map_err(|fault| told(fault, Question::Page(request))),
+            request,
+        },
+        Question::Retained(topic) => Event::RetainedRead {
+            message: read(path, reader, |reader| reader.read_retained(&topic))
+                .map_err(|fault| told(fault, Question::Retained(topic.clone()))),
+            topic,
+        },
+    }
+}
+
+/// Reads something; if that fails, once more with a new connection.
+fn read<T>(
+    path: &Path,
+    reader: &SharedReader,
+    read: impl Fn(&mut Reader) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(open) = &mut *reader {
-        if let Ok(page) = open.read(request) {
-            return Ok(page);
+        if let Ok(answer) = read(open) {
+            return Ok(answer);
         }
         *reader = None;
     }
-    reader.insert(Reader::open(path)?).read(request)
+    read(reader.insert(Reader::open(path)?))
 }

@@ -1,8 +1,8 @@
 //! The thread that writes: commit, tell, checkpoint, purge, next.
 
 use super::sqlite::{Database, Fault, Reader};
-use super::{AbortOnPanic, Command, Outbound, SharedReader, THREAD_STACK_BYTES};
-use crate::record::{Batch, Event, PageRequest};
+use super::{AbortOnPanic, Command, Outbound, Question, SharedReader, THREAD_STACK_BYTES};
+use crate::record::{Batch, Event};
 use std::convert::Infallible;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -56,7 +56,7 @@ impl<W: Fn()> Writer<W> {
         loop {
             match self.next_command(chores_left)? {
                 Some(Command::Commit(batch)) => self.commit(batch)?,
-                Some(Command::Suspect(request)) => self.check(&request),
+                Some(Command::Suspect(question)) => self.check(&question),
                 Some(Command::Stop) => return Err(Stopped),
                 None => {}
             }
@@ -122,7 +122,7 @@ impl<W: Fn()> Writer<W> {
             {
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
-                // Whoever reads that page again asks again.
+                // Whoever reads that again asks again.
                 Ok(Command::Suspect(_)) => {}
                 Ok(Command::Commit(_)) => unreachable!("one batch at a time"),
             }
@@ -140,8 +140,11 @@ impl<W: Fn()> Writer<W> {
     }
 
     /// The reader met a corrupt page twice. Looks at it once more, as an earlier complaint may have been dealt with.
-    fn check(&mut self, request: &PageRequest) {
-        let read = Reader::open(self.database.path()).and_then(|mut reader| reader.read(request));
+    fn check(&mut self, question: &Question) {
+        let read = Reader::open(self.database.path()).and_then(|mut reader| match question {
+            Question::Page(request) => reader.read(request).map(drop),
+            Question::Retained(topic) => reader.read_retained(topic).map(drop),
+        });
         if matches!(read, Err(Fault::Corrupt(_))) {
             self.replace();
         }

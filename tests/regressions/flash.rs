@@ -23,10 +23,16 @@ pub(crate) struct Flash {
     pub(crate) claims_used: Option<u64>,
     /// Pages that were asked for.
     pub(crate) pages: u64,
+    /// Retained messages that were asked for.
+    pub(crate) topics_asked: u64,
     /// Records of retained messages, and of their removal.
     pub(crate) retained: u64,
     /// The row whose checksum does not fit any more.
     pub(crate) damaged: Option<Seq>,
+    /// The topic whose retained message does not fit its checksum any more.
+    pub(crate) damaged_topic: Option<&'static str>,
+    /// So many retained messages cannot be read.
+    pub(crate) unreadable: u32,
     committing: bool,
     reading: u32,
     /// Whether anything was told since this was last asked.
@@ -40,8 +46,11 @@ impl Flash {
             pace: Pace::Prompt,
             claims_used: None,
             pages: 0,
+            topics_asked: 0,
             retained: 0,
             damaged: None,
+            damaged_topic: None,
+            unreadable: 0,
             committing: false,
             reading: 0,
             was_busy: false,
@@ -83,6 +92,12 @@ impl Store for Flash {
         self.store.read(request);
     }
 
+    fn read_retained(&mut self, topic: String) {
+        self.topics_asked += 1;
+        self.reading += 1;
+        self.store.read_retained(topic);
+    }
+
     fn poll_event(&mut self) -> Option<Event> {
         if self.pace != Pace::ReadsOnly && self.committing {
             self.store.step();
@@ -106,6 +121,16 @@ impl Store for Flash {
                     if page.rows.len() < whole {
                         page.bad.push(damaged);
                     }
+                }
+            }
+            Event::RetainedRead { topic, message } => {
+                self.reading -= 1;
+                if self.damaged_topic.is_some_and(|damaged| damaged == *topic) {
+                    *message = Ok(None);
+                }
+                if self.unreadable > 0 {
+                    self.unreadable -= 1;
+                    *message = Err("the flash refuses".to_owned());
                 }
             }
             Event::Stalled { .. } => {}

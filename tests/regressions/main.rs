@@ -11,6 +11,7 @@
 mod acknowledgements;
 mod classes;
 mod flash;
+mod large;
 mod links;
 mod memory;
 mod packet_ids;
@@ -20,6 +21,7 @@ mod qos2;
 mod queue;
 mod retained;
 mod sessions;
+mod walks;
 mod will_lives;
 mod wills;
 mod wires;

@@ -1,24 +1,20 @@
-//! Retained messages: what a new subscription gets of them, however many there are; and what a crash leaves.
+//! Retained messages: what is written, what a crash leaves, and what goes.
 
 use crate::packets::{
     self, Connect, Message, message_expiry, puback, publish_0, publish_1, publish_v5, retained,
     subscribe,
 };
 use crate::world::World;
-use larder::broker::ConfiguredSession;
-use larder::limits::{
-    Limits, RETAINED_BYTES, RETAINED_SWEEP, RETAINED_WAIT, SUBSCRIBE_WALK_STEPS, WALK_STEPS,
-};
+use larder::limits::{Limits, RETAINED_BYTES, RETAINED_SWEEP, RETAINED_WAIT};
 use larder::net::LinkId;
-use larder::record::SubscriptionRecord;
 use std::time::Duration;
 
-const MANY: usize = 5000;
-const FEW: Duration = Duration::from_secs(2);
+pub(crate) const MANY: usize = 5000;
+pub(crate) const FEW: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A world with so many retained messages of QoS 1, on disk: `t/NUMBER`, with the number for a payload.
-fn with_retained(limits: Limits, count: usize) -> (World, LinkId) {
+pub(crate) fn with_retained(limits: Limits, count: usize) -> (World, LinkId) {
     let mut world = World::new(limits);
     let publisher = world.connect(&Connect::v311("publisher"));
     for number in 0..count {
@@ -27,7 +23,7 @@ fn with_retained(limits: Limits, count: usize) -> (World, LinkId) {
     (world, publisher)
 }
 
-fn retain(world: &mut World, publisher: LinkId, number: usize, payload: &str) {
+pub(crate) fn retain(world: &mut World, publisher: LinkId, number: usize, payload: &str) {
     let topic = format!("t/{number}");
     let publish = retained(publish_1(&topic, 1, payload.as_bytes()));
     world.say(publisher, &publish);
@@ -35,19 +31,19 @@ fn retain(world: &mut World, publisher: LinkId, number: usize, payload: &str) {
 }
 
 /// Sends a SUBSCRIBE for everything below `t`.
-fn ask(world: &mut World, link: LinkId, qos: u8) {
+pub(crate) fn ask(world: &mut World, link: LinkId, qos: u8) {
     world.say(link, &subscribe(false, 9, &["t/#".to_owned()], qos));
 }
 
 /// The messages that came with a SUBACK or without, and how many bytes came before it.
-fn answer(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
+pub(crate) fn answer(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
     let received = world.received(link);
     let (rest, before) = packets::without_suback(&received);
     (packets::messages(false, &rest), before)
 }
 
 /// Takes and acknowledges what comes until nothing does; says what of it came before the SUBACK.
-fn take_all(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
+pub(crate) fn take_all(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
     let (mut all, mut before) = (Vec::new(), None);
     loop {
         let (messages, suback) = answer(world, link);
@@ -66,7 +62,7 @@ fn take_all(world: &mut World, link: LinkId) -> (Vec<Message>, Option<usize>) {
 }
 
 /// All numbers came once, and as retained messages.
-fn assert_all(messages: &[Message], count: usize) {
+pub(crate) fn assert_all(messages: &[Message], count: usize) {
     assert!(messages.iter().all(|message| message.retain));
     let text = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
     let mut numbers: Vec<usize> = messages
@@ -75,161 +71,6 @@ fn assert_all(messages: &[Message], count: usize) {
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..count).collect::<Vec<_>>());
-}
-
-#[test]
-fn whoever_subscribes_to_everything_gets_thousands_of_them_as_fast_as_it_reads() {
-    let (mut world, _) = with_retained(Limits::default(), MANY);
-    let link = world.connect(&Connect::v311("reader"));
-    world.read_only(link, 4);
-    ask(&mut world, link, 0);
-    // It reads a little now and then.
-    while world.gauges().buffers_lent > 0 {
-        world.read_only(link, 1000);
-        world.settle();
-    }
-    let (messages, before) = answer(&mut world, link);
-    assert_eq!(before, Some(0), "the SUBACK comes first");
-    assert_all(&messages, MANY);
-    assert_eq!(world.counters().drops.sum(), 0);
-}
-
-#[test]
-fn at_qos_1_they_come_as_they_are_acknowledged_and_need_no_memory_meanwhile() {
-    let limits = Limits {
-        transient_pool_bytes: 0,
-        ..Limits::default()
-    };
-    let (mut world, _) = with_retained(limits, MANY);
-    let link = world.connect(&Connect::v311("reader"));
-    ask(&mut world, link, 1);
-    let (first, before) = answer(&mut world, link);
-    assert_eq!((first.len(), before), (64, Some(0)));
-    world.acknowledge(link, &first);
-    let (rest, _) = take_all(&mut world, link);
-    assert_all(&[first, rest].concat(), MANY);
-    assert_eq!(world.counters().drops.sum(), 0);
-}
-
-#[test]
-fn a_stored_session_is_told_of_its_subscription_when_all_of_them_are_on_disk() {
-    let limits = Limits {
-        // Several batches.
-        batch_bytes: 40_000,
-        ..Limits::default()
-    };
-    let (mut world, _) = with_retained(limits, MANY);
-    let reader = Connect::v311("reader").unclean();
-    let link = world.connect(&reader);
-    world.stall();
-    ask(&mut world, link, 1);
-    let (first, before) = answer(&mut world, link);
-    assert_eq!((first.len(), before), (64, None), "live, but not told yet");
-
-    world.unstall();
-    let (_, before) = answer(&mut world, link);
-    assert!(before.is_some());
-    let mut world = world.crash();
-    let link = world.connect(&reader);
-    assert_all(&world.drain(link), MANY);
-}
-
-#[test]
-fn a_crash_before_the_suback_leaves_no_subscription() {
-    let limits = Limits {
-        batch_bytes: 40_000,
-        ..Limits::default()
-    };
-    let (mut world, _) = with_retained(limits, MANY);
-    let reader = Connect::v311("reader").unclean();
-    let link = world.connect(&reader);
-    world.stall();
-    ask(&mut world, link, 1);
-    let mut world = world.crash();
-    assert_eq!(world.gauges().subscriptions, 0);
-    let link = world.connect(&reader);
-    ask(&mut world, link, 1);
-    let (messages, before) = take_all(&mut world, link);
-    assert!(before.is_some());
-    assert!(messages.len() >= MANY, "some came before, as owed");
-}
-
-#[test]
-fn what_a_stored_session_has_asked_for_it_gets_though_its_link_breaks() {
-    let limits = Limits {
-        batch_bytes: 40_000,
-        ..Limits::default()
-    };
-    let (mut world, publisher) = with_retained(limits, MANY);
-    let reader = Connect::v311("reader").unclean();
-    let link = world.connect(&reader);
-    world.stall();
-    ask(&mut world, link, 1);
-    world.lose(link);
-    world.unstall();
-    let mut world = world.crash();
-    assert_eq!(world.gauges().subscriptions, 1);
-    assert_eq!(world.gauges().queued_messages, MANY as u64);
-    let _ = publisher;
-    let link = world.connect(&reader);
-    assert_all(&world.drain(link), MANY);
-}
-
-#[test]
-fn a_change_behind_the_walk_or_before_it_is_not_missed() {
-    let (mut world, publisher) = with_retained(Limits::default(), 1000);
-    let link = world.connect(&Connect::v311("reader"));
-    ask(&mut world, link, 1);
-    let (first, _) = answer(&mut world, link);
-    let payload = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
-    let passed: usize = payload(&first[0]).parse().unwrap();
-    let last = 999;
-    retain(&mut world, publisher, passed, "changed behind");
-    retain(&mut world, publisher, last, "changed before");
-    world.acknowledge(link, &first);
-    let (rest, _) = take_all(&mut world, link);
-    let of = |text: &str, retain: bool| {
-        let is = |message: &&Message| payload(message) == text && message.retain == retain;
-        rest.iter().filter(is).count()
-    };
-    assert_eq!(of("changed behind", false), 1);
-    assert_eq!(of("changed before", true) + of("changed before", false), 2);
-    assert_eq!(of("999", true), 0, "it is out of date");
-    assert_eq!(first.len() + rest.len(), 1000 + 2);
-}
-
-#[test]
-fn an_unsubscribe_ends_the_walk() {
-    let (mut world, _) = with_retained(Limits::default(), 1000);
-    let link = world.connect(&Connect::v311("reader"));
-    ask(&mut world, link, 1);
-    let (first, _) = answer(&mut world, link);
-    world.say(link, &packets::unsubscribe(3, "t/#"));
-    assert_eq!(world.received(link), [0xB0, 2, 0, 3]);
-    world.acknowledge(link, &first);
-    assert_eq!(world.messages(link), []);
-}
-
-#[test]
-fn many_who_subscribe_to_everything_at_once_take_turns() {
-    let (mut world, _) = with_retained(Limits::default(), MANY);
-    let names: Vec<&'static str> = (0..50).map(|no| &*format!("r{no}").leak()).collect();
-    let links: Vec<LinkId> = names
-        .iter()
-        .map(|name| world.connect(&Connect::v311(name)))
-        .collect();
-    for link in &links {
-        world.send(*link, &subscribe(false, 9, &["t/#".to_owned()], 0));
-    }
-    world.turn();
-    let sent = world.counters().publish_sent;
-    let most = links.len() * SUBSCRIBE_WALK_STEPS + WALK_STEPS;
-    assert!(sent <= most as u64, "{sent} in one turn");
-    world.settle();
-    for link in links {
-        let (messages, _) = answer(&mut world, link);
-        assert_all(&messages, MANY);
-    }
 }
 
 #[test]
@@ -393,63 +234,6 @@ fn a_client_of_3_1_1_whose_message_cannot_be_retained_keeps_it() {
     assert_eq!(world.counters().not_retained, 1);
 }
 
-#[test]
-fn a_subscription_that_finds_the_disk_full_is_granted_all_the_same_after_a_while() {
-    let limits = Limits::default();
-    let (mut world, publisher) = with_retained(limits.clone(), 10);
-    world.flash().claims_used = Some(limits.disk_max);
-    // A commit tells.
-    retain(&mut world, publisher, 0, "0");
-    let link = world.connect(&Connect::v311("reader").unclean());
-    ask(&mut world, link, 1);
-    assert_eq!(world.received(link), []);
-    world.pass(limits.park_max + FEW);
-    let (messages, before) = answer(&mut world, link);
-    assert_eq!((messages.len(), before), (0, Some(0)));
-    assert_eq!(world.counters().drops.queue_full, 10);
-
-    world.flash().claims_used = None;
-    world.say(publisher, &retained(publish_1("t/0", 1, b"0")));
-    world.pass(FEW);
-    assert_eq!(world.received(publisher), puback(1));
-    ask(&mut world, link, 1);
-    let (mut messages, _) = take_all(&mut world, link);
-    assert_eq!(messages.len(), 11);
-    messages.retain(|message| message.retain);
-    assert_all(&messages, 10);
-}
-
-#[test]
-fn a_session_that_the_configuration_names_is_owed_what_is_retained_when_it_is_new() {
-    let bridge = ConfiguredSession {
-        client_id: "bridge".to_owned(),
-        subscriptions: vec![(
-            "t/#".to_owned(),
-            SubscriptionRecord {
-                qos: 1,
-                retain_handling: 1,
-                retain_as_published: true,
-                ..SubscriptionRecord::default()
-            },
-        )],
-        disk_max: 1 << 20,
-        window: 64,
-        window_bytes: 1 << 20,
-    };
-    let (world, _) = with_retained(Limits::default(), 100);
-    let mut world = world.crash_naming(Limits::default(), std::slice::from_ref(&bridge));
-    world.settle();
-    assert_eq!(world.gauges().queued_messages, 100);
-    // It is there by now.
-    let mut world = world.crash_naming(Limits::default(), &[bridge]);
-    world.settle();
-    assert_eq!(world.gauges().queued_messages, 100);
-    let publisher = world.connect(&Connect::v311("publisher"));
-    retain(&mut world, publisher, 100, "100");
-    let link = world.connect(&Connect::v311("bridge").unclean());
-    assert_all(&world.drain(link), 101);
-}
-
 /// What a topic may retain after a crash: what was acknowledged last, or anything that came after it.
 #[derive(Clone, Default)]
 struct Topic {
@@ -509,7 +293,9 @@ fn whatever_happens_a_topic_retains_what_was_acknowledged_last_or_something_late
                     let number = dice.below(TOPICS as u64) as usize;
                     let name = format!("t/{number}");
                     let is_removal = dice.below(4) == 0;
-                    let payload = (!is_removal).then(|| format!("{step}").into_bytes());
+                    // Some are large.
+                    let width = 2000 * dice.below(2) as usize;
+                    let payload = (!is_removal).then(|| format!("{step:<width$}").into_bytes());
                     let bytes = payload.clone().unwrap_or_default();
                     let topic = &mut topics[number];
                     topic.now.clone_from(&payload);
@@ -563,4 +349,20 @@ fn whatever_happens_a_topic_retains_what_was_acknowledged_last_or_something_late
             }
         }
     }
+}
+
+#[test]
+fn a_client_of_5_0_is_told_that_there_is_no_room() {
+    let mut world = World::new(Limits {
+        retained_pool_bytes: RETAINED_BYTES + 10,
+        ..Limits::default()
+    });
+    let publisher = world.connect(&Connect::v5("publisher"));
+    world.say(publisher, &retained(publish_v5("t/0", 1, &[], b"0")));
+    // No matching subscribers.
+    assert_eq!(world.received(publisher), [0x40, 3, 0, 1, 0x10]);
+    world.say(publisher, &retained(publish_v5("t/1", 1, &[], b"1")));
+    let refusal = world.received(publisher);
+    assert_eq!((refusal[0], refusal[4]), (0x40, 0x97));
+    assert_eq!(world.gauges().retained_messages, 1);
 }

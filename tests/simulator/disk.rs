@@ -57,11 +57,17 @@ pub fn packet_id(row: Seq) -> u16 {
 /// What is on disk, as the oracle knows it: independent of the store's own tables.
 pub type Rows = BTreeMap<(SessionKey, Seq), Id>;
 
+/// What the server asked.
+enum Question {
+    Page(PageRequest),
+    Retained(String),
+}
+
 /// One server's disk.
 pub struct SimStore {
     store: MemoryStore,
     pending: Option<Arc<Batch>>,
-    requests: VecDeque<PageRequest>,
+    requests: VecDeque<Question>,
     events: VecDeque<Event>,
     rows: Rows,
     /// Lanes: their sessions, and how these count their rows.
@@ -141,15 +147,23 @@ impl SimStore {
 
     /// Answers the first question, with an error if `fails`.
     pub fn answer(&mut self, fails: bool) {
-        let Some(request) = self.requests.pop_front() else {
+        let Some(question) = self.requests.pop_front() else {
             return;
         };
-        if fails {
-            let page = Err("the simulated disk cannot be read".to_owned());
-            self.events.push_back(Event::PageRead { request, page });
-            return;
+        let error = || "the simulated disk cannot be read".to_owned();
+        match question {
+            Question::Page(request) if fails => {
+                let page = Err(error());
+                self.events.push_back(Event::PageRead { request, page });
+            }
+            Question::Retained(topic) if fails => {
+                let message = Err(error());
+                self.events
+                    .push_back(Event::RetainedRead { topic, message });
+            }
+            Question::Page(request) => self.store.read(request),
+            Question::Retained(topic) => self.store.read_retained(topic),
         }
-        self.store.read(request);
         self.store.step_reads();
         self.collect();
     }
@@ -341,7 +355,12 @@ impl Store for SimStore {
 
     fn read(&mut self, request: PageRequest) {
         self.acted = true;
-        self.requests.push_back(request);
+        self.requests.push_back(Question::Page(request));
+    }
+
+    fn read_retained(&mut self, topic: String) {
+        self.acted = true;
+        self.requests.push_back(Question::Retained(topic));
     }
 
     fn poll_event(&mut self) -> Option<Event> {

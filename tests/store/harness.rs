@@ -2,8 +2,8 @@
 
 use larder::record::{
     Batch, Change, DropOldest, Dropped, Event, LaneRecord, Message, Owe, Page, PageRequest,
-    Recovered, Seq, SessionKey, SessionRecord, ShareKey, Span, Store, SubscriptionRecord, Ticket,
-    Will, WillRecord,
+    Recovered, RecoveredRetained, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
+    SubscriptionRecord, Ticket, Will, WillRecord,
 };
 use larder::store::{self, MemoryStore, OpenError, Options, Threads};
 use larder::time::ServiceSeconds;
@@ -19,6 +19,7 @@ use std::time::Duration;
 pub(crate) trait Kept {
     fn commit(&mut self, batch: Batch) -> Vec<Dropped>;
     fn read(&mut self, request: PageRequest) -> Page;
+    fn read_retained(&mut self, topic: &str) -> Option<RecoveredRetained>;
     /// Ends it and starts it again on what it left behind.
     fn restart(&mut self) -> Recovered;
 }
@@ -47,6 +48,15 @@ impl Kept for InMemory {
         self.0.step_reads();
         match self.0.poll_event() {
             Some(Event::PageRead { page, .. }) => page.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read_retained(&mut self, topic: &str) -> Option<RecoveredRetained> {
+        self.0.read_retained(topic.to_owned());
+        self.0.step_reads();
+        match self.0.poll_event() {
+            Some(Event::RetainedRead { message, .. }) => message.unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -165,6 +175,21 @@ impl Kept for OnDisk {
 
     fn read(&mut self, request: PageRequest) -> Page {
         self.try_read(request).unwrap()
+    }
+
+    fn read_retained(&mut self, topic: &str) -> Option<RecoveredRetained> {
+        let threads = &mut self.running.as_mut().unwrap().0;
+        threads.read_retained(topic.to_owned());
+        match self.next_event() {
+            Event::RetainedRead {
+                topic: answered,
+                message,
+            } => {
+                assert_eq!(answered, topic);
+                message.unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     fn restart(&mut self) -> Recovered {

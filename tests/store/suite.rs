@@ -576,15 +576,20 @@ fn keeps_the_last_retained_message_of_each_topic(store: &mut dyn Kept) {
             expires_at: Some(ServiceSeconds(9_000)),
         },
         qos,
+        left_out: 0,
     };
-    assert!(
-        store.restart().retained
-            == [
-                retained("hall/heat", b"22", Qos::AtMostOnce),
-                retained("hall/light", b"off", Qos::ExactlyOnce),
-                retained("Öl", &large, Qos::ExactlyOnce),
-            ]
+    let (heat, light) = (
+        retained("hall/heat", b"22", Qos::AtMostOnce),
+        retained("hall/light", b"off", Qos::ExactlyOnce),
     );
+    let whole = retained("Öl", &large, Qos::ExactlyOnce);
+    let mut left_out = retained("Öl", b"", Qos::ExactlyOnce);
+    left_out.message.properties = Vec::new();
+    left_out.left_out = 2 + (256 << 10);
+    assert_eq!(store.restart().retained, [heat, light.clone(), left_out]);
+    assert!(store.read_retained("Öl") == Some(whole));
+    assert_eq!(store.read_retained("hall/light"), Some(light));
+    assert_eq!(store.read_retained("cellar"), None);
     store.commit(Fill::new().unretain("Öl").unretain("hall/light").done());
     let left = store.restart().retained;
     assert_eq!(left, [retained("hall/heat", b"22", Qos::AtMostOnce)]);

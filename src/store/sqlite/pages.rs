@@ -1,12 +1,12 @@
-//! Rows are read back, a page at a time.
+//! Rows are read back, a page at a time; and retained messages that are not held in memory, one at a time.
 
 use super::super::READER_CACHE_BYTES;
 use super::super::blob::{MessageRecord, unseal, unseal_row};
 use super::{
     BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, params, queue_key,
-    seq_of, slot_of,
+    retained, seq_of, slot_of,
 };
-use crate::record::{Message, Page, PageRequest, PageRow, Span};
+use crate::record::{Message, Page, PageRequest, PageRow, RecoveredRetained, Span};
 use std::path::Path;
 
 /// The reader's connection.
@@ -60,6 +60,14 @@ impl Reader {
             }
         }
         Ok(page)
+    }
+
+    /// Reads a topic's retained message; `None` if there is none, or it fails its checksum.
+    pub(in super::super) fn read_retained(
+        &mut self,
+        topic: &str,
+    ) -> Result<Option<RecoveredRetained>, Fault> {
+        retained::read(&self.connection, topic)
     }
 }
 

@@ -46,17 +46,59 @@ fn save(
     Ok(())
 }
 
-/// Reads all retained messages, by topic. If a record is bad, or the index does not lead to it, the table is written
-/// anew from the good ones: SQLite can remove a row only if the index has it.
+/// Reads one retained message; `None` if there is none, or it fails its checksum.
+pub(super) fn read(
+    connection: &Connection,
+    topic: &str,
+) -> Result<Option<RecoveredRetained>, Fault> {
+    let found = connection
+        .prepare_cached("SELECT record FROM retained WHERE topic = ?1")?
+        .query_row([topic], |row| {
+            Ok(recovered(
+                topic,
+                row.get_ref(0)?.as_blob().unwrap_or_default(),
+            ))
+        })
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// Reads all retained messages, by topic, without what is not held in memory of them. If a record is bad, or the index does
+/// not lead to it, the table is written anew from the good ones: SQLite can remove a row only if the index has it.
 pub(super) fn recover(
     connection: &Connection,
     told: &mut Vec<String>,
 ) -> Result<Vec<RecoveredRetained>, Fault> {
+    let found = read_all(connection, RecoveredRetained::without_large_parts)?;
+    if found.bad > 0 {
+        told.push(format!(
+            "{} retained messages were bad and were removed",
+            found.bad
+        ));
+    }
+    if found.bad > 0 || found.misplaced > 0 {
+        write_anew(connection, &read_all(connection, |whole| whole)?.good)?;
+    }
+    Ok(found.good)
+}
+
+struct Found {
+    /// By topic.
+    good: Vec<RecoveredRetained>,
+    bad: u64,
+    /// To which the index does not lead.
+    misplaced: u64,
+}
+
+fn read_all(
+    connection: &Connection,
+    keep: impl Fn(RecoveredRetained) -> RecoveredRetained,
+) -> Result<Found, Fault> {
     let mut by_topic = connection.prepare("SELECT rowid FROM retained WHERE topic = ?1")?;
     let mut statement = connection
         .prepare("SELECT rowid, topic, record FROM retained NOT INDEXED ORDER BY rowid")?;
     let mut rows = statement.query([])?;
-    let (mut found, mut bad, mut misplaced) = (Vec::new(), 0, 0);
+    let (mut good, mut bad, mut misplaced) = (Vec::new(), 0, 0);
     while let Some(row) = rows.next()? {
         let (id, topic): (i64, _) = (row.get(0)?, text(row, 1)?);
         let Some(retained) = recovered(&topic, blob(row, 2)?) else {
@@ -65,26 +107,23 @@ pub(super) fn recover(
         };
         let led_to: Option<i64> = by_topic.query_row([&topic], |row| row.get(0)).optional()?;
         misplaced += u64::from(led_to != Some(id));
-        found.push(retained);
+        good.push(keep(retained));
     }
-    drop(rows);
     // Where the index led nowhere, a later message may stand beside the one that it was to replace.
-    found.reverse();
-    found.sort_by(|a, b| a.message.topic.cmp(&b.message.topic));
-    found.dedup_by(|older, newer| older.message.topic == newer.message.topic);
-    if bad > 0 {
-        told.push(format!("{bad} retained messages were bad and were removed"));
-    }
-    if bad > 0 || misplaced > 0 {
-        write_anew(connection, &found)?;
-    }
-    Ok(found)
+    good.reverse();
+    good.sort_by(|a, b| a.message.topic.cmp(&b.message.topic));
+    good.dedup_by(|older, newer| older.message.topic == newer.message.topic);
+    Ok(Found {
+        good,
+        bad,
+        misplaced,
+    })
 }
 
 fn write_anew(connection: &Connection, found: &[RecoveredRetained]) -> Result<(), Fault> {
     connection.execute("DELETE FROM retained", [])?;
     let mut blob = Vec::new();
-    for RecoveredRetained { message, qos } in found {
+    for RecoveredRetained { message, qos, .. } in found {
         let record = RetainedRecord {
             qos: *qos as u8,
             expires_at: message.expires_at,
@@ -106,5 +145,6 @@ fn recovered(topic: &str, blob: &[u8]) -> Option<RecoveredRetained> {
             expires_at: record.expires_at,
         },
         qos: Qos::from_u8(record.qos)?,
+        left_out: 0,
     })
 }
