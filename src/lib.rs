@@ -124,7 +124,8 @@
 //!   session without room in its window holds no page, so [`PAGES`](limits::PAGES) of them are enough for all. The
 //!   same holds for a retained message that is not held in memory because it is large.
 //! - **After a start, what may have been sent says so.** The first rows of each queue, as many as may have been sent
-//!   without that a settlement of theirs was committed, carry DUP; as many as the window stay, whatever is dropped.
+//!   without that a settlement of theirs was committed, carry DUP; as many as the window stay, whatever is dropped. Of QoS
+//!   2 as many as the window stay besides, and do not expire: their receivers hold the Packet Identifiers until the PUBREL.
 //! - **A Will is published once.** A stored session's stands on disk, and goes from there in the batch that owes it. For a
 //!   start all links have ended: the Wills that it finds are due, or will be after their delay. A session that is to end
 //!   while the journal has no room for its Will waits for that.
