@@ -12,6 +12,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 use rustix::process::{Uid, geteuid};
+use socket2::SockRef;
 use std::fs::{DirBuilder, Permissions, remove_file, set_permissions, symlink_metadata};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,9 @@ use std::{fmt, io};
 
 /// Connections that the system completes and keeps while none are accepted; it lets later ones wait and try again.
 const LISTEN_BACKLOG: i32 = 128;
+/// The largest TCP segment that peers send. Those of loopback are larger than the receive buffer: there a peer that has
+/// filled it waits for its timer, 200 ms and more, before it sends a part of one.
+const SEGMENT_BYTES: u32 = 1400;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +241,9 @@ fn bind_tcp(address: SocketAddr, buffers: Buffers) -> rustix::io::Result<OwnedFd
     // Accepted sockets have the options of the listening one; the receive buffer must be known before the handshake.
     set_tcp_nodelay(&socket, true)?;
     buffers.set(&socket)?;
+    SockRef::from(&socket)
+        .set_tcp_mss(SEGMENT_BYTES)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
     bind(&socket, &address)?;
     listen(&socket, LISTEN_BACKLOG)?;
     Ok(socket)
@@ -317,6 +324,16 @@ mod tests {
     fn buffers(stream: &Stream) -> (usize, usize) {
         let receive = socket_recv_buffer_size(stream).unwrap();
         (receive, socket_send_buffer_size(stream).unwrap())
+    }
+
+    /// Segments as large as those of loopback would have to wait for a whole receive buffer.
+    #[test]
+    fn peers_are_told_of_segments_that_fit_the_receive_buffer_several_times() {
+        let socket = bind_tcp("127.0.0.1:0".parse().unwrap(), BUFFERS).unwrap();
+        let listener = std::net::TcpListener::from(socket);
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let segment = SockRef::from(&peer).tcp_mss().unwrap();
+        assert!(segment <= SEGMENT_BYTES, "{segment}");
     }
 
     #[test]

@@ -31,7 +31,11 @@ pub(crate) const LAYERS: &[Layer] = &[
         &[],
         &["larder_packet", "larder_bridge", "log", "serde", "toml"],
     ),
-    layer("net", &["time"], &["log", "mio", "rustix", "signal_hook"]),
+    layer(
+        "net",
+        &["time"],
+        &["log", "mio", "rustix", "signal_hook", "socket2"],
+    ),
     layer(
         "store",
         &["record", "time"],

@@ -294,3 +294,19 @@ fn a_reader_that_leaves_its_oldest_message_open_costs_no_pages() {
     world.acknowledge(link, &open[..1]);
     assert_eq!(numbers(&world.drain(link)), (8..20).collect::<Vec<_>>());
 }
+
+/// More than there are Packet Identifiers, and a start in the midst of it.
+#[test]
+fn a_backlog_longer_than_all_packet_identifiers_drains_after_a_crash() {
+    let (mut world, publisher) = with_reader_away(Limits::default());
+    for number in 0..40_000 {
+        world.publish(publisher, "t", &numbered(number, 10));
+    }
+    let mut world = world.crash();
+    let publisher = world.connect(&Connect::v311("publisher"));
+    for number in 40_000..72_000 {
+        world.publish(publisher, "t", &numbered(number, 10));
+    }
+    let link = world.connect(&reader());
+    assert_eq!(numbers(&world.drain(link)), Vec::from_iter(0..72_000));
+}
