@@ -13,16 +13,15 @@ use crate::time::Now;
 use larder_packet::{Ack, PacketId, ReasonCode};
 
 impl Broker {
-    pub(super) fn handle_puback(&mut self, id: LinkId, ack: &Ack, now: Now) -> Flow {
-        let Some(place) = self.links.get(id).and_then(|link| link.session) else {
-            return Flow::HangUp;
-        };
+    /// Whether there is room to record what an acknowledgement to this session brings about.
+    pub(super) fn takes_acks(&self, place: u32) -> bool {
+        !self.is_stored(place) || self.journal.has_room_to_settle()
+    }
+
+    pub(super) fn handle_puback(&mut self, place: u32, ack: &Ack, now: Now) -> Flow {
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
-        if session.queue.is_some() && !self.journal.has_room_to_settle() {
-            return Flow::Park { refuse: false };
-        }
         let acknowledged = session.window.acknowledge(ack.packet_id);
         // A refusal is final too [MQTT-4.4.0-2]: it is counted.
         let is_refused = acknowledged.is_some() && ack.reason.is_error();

@@ -80,16 +80,10 @@ impl Broker {
     }
 
     /// The client releases a message of its own; the PUBCOMP rests on the record of that.
-    pub(super) fn handle_pubrel(&mut self, id: LinkId, ack: &Ack, now: Now) -> Flow {
-        let Some(place) = self.links.get(id).and_then(|link| link.session) else {
-            return Flow::HangUp;
-        };
+    pub(super) fn handle_pubrel(&mut self, id: LinkId, place: u32, ack: &Ack, now: Now) -> Flow {
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
-        if session.queue.is_some() && !self.journal.has_room_to_settle() {
-            return Flow::Park { refuse: false };
-        }
         // One that is not held was released before, on a link whose PUBCOMP was lost: that is no error of the client's, and
         // there are clients that take 0x92 for one. What is answered rests on the record of that release.
         if session.held.release(ack.packet_id) {
@@ -109,16 +103,10 @@ impl Broker {
     }
 
     /// The subscriber has a message, or refuses it; the PUBREL rests on the record of that.
-    pub(super) fn handle_pubrec(&mut self, id: LinkId, ack: &Ack, now: Now) -> Flow {
-        let Some(place) = self.links.get(id).and_then(|link| link.session) else {
-            return Flow::HangUp;
-        };
+    pub(super) fn handle_pubrec(&mut self, id: LinkId, place: u32, ack: &Ack, now: Now) -> Flow {
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
-        if session.queue.is_some() && !self.journal.has_room_to_settle() {
-            return Flow::Park { refuse: false };
-        }
         if ack.reason.is_error() {
             // A refusal is final too [MQTT-4.4.0-2]: it is counted.
             let refused = session.window.refuse(ack.packet_id);
@@ -148,16 +136,10 @@ impl Broker {
     }
 
     /// The subscriber has forgotten the Packet Identifier: the message is settled.
-    pub(super) fn handle_pubcomp(&mut self, id: LinkId, ack: &Ack, now: Now) -> Flow {
-        let Some(place) = self.links.get(id).and_then(|link| link.session) else {
-            return Flow::HangUp;
-        };
+    pub(super) fn handle_pubcomp(&mut self, place: u32, ack: &Ack, now: Now) -> Flow {
         let Some(session) = self.sessions.get_mut(place) else {
             return Flow::HangUp;
         };
-        if session.queue.is_some() && !self.journal.has_room_to_settle() {
-            return Flow::Park { refuse: false };
-        }
         let completed = session.window.complete(ack.packet_id);
         self.settled(place, completed, now)
     }

@@ -190,6 +190,9 @@ impl Broker {
                 _ => Flow::HangUp,
             };
         }
+        let Some(place) = link.session else {
+            return Flow::HangUp;
+        };
         match packet {
             Packet::Publish(publish) => {
                 if let Some(flow) = self.comes_too_early(id, len, now) {
@@ -204,10 +207,15 @@ impl Broker {
                 }
                 flow
             }
-            Packet::PubAck(ack) => self.handle_puback(id, ack, now),
-            Packet::PubRec(ack) => self.handle_pubrec(id, ack, now),
-            Packet::PubRel(ack) => self.handle_pubrel(id, ack, now),
-            Packet::PubComp(ack) => self.handle_pubcomp(id, ack, now),
+            Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubRel(_) | Packet::PubComp(_)
+                if !self.takes_acks(place) =>
+            {
+                Flow::Park { refuse: false }
+            }
+            Packet::PubAck(ack) => self.handle_puback(place, ack, now),
+            Packet::PubRec(ack) => self.handle_pubrec(id, place, ack, now),
+            Packet::PubRel(ack) => self.handle_pubrel(id, place, ack, now),
+            Packet::PubComp(ack) => self.handle_pubcomp(place, ack, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, unsubscribe, now),
             Packet::PingReq => {
