@@ -109,25 +109,32 @@ pub(super) fn encode(
         return Sent::Never(Never::Expired);
     }
     let topic = std::str::from_utf8(out.topic).unwrap_or_default();
-    let mut naming = link.aliases.to_client.naming(topic, &buffers.aliases);
     let mut delivery = Delivery {
         dup,
         qos: out.qos,
         retain: out.retain,
-        topic: naming.topic(topic),
-        topic_alias: naming.alias(),
+        topic,
+        topic_alias: None,
         packet_id: number.map(|number| number.packet_id),
         message_expiry: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
         subscription_ids: out.subscription_ids,
         properties: out.properties,
         payload: out.payload,
     };
-    if naming.is_longer() && delivery.encoded_len(link.version) > link.packet_max as usize {
+    let packet_max = link.packet_max as usize;
+    // A message that the client cannot take is as good as delivered [MQTT-3.1.2-25]. With QoS 1 or 2 an alias does not make
+    // it fit: on the next link it would be too large, and its delivery has begun.
+    if number.is_some() && delivery.encoded_len(link.version) > packet_max {
+        return Sent::Never(Never::TooLarge);
+    }
+    let mut naming = link.aliases.to_client.naming(topic, &buffers.aliases);
+    delivery.topic_alias = naming.alias();
+    delivery.topic = naming.topic(topic);
+    if naming.is_longer() && delivery.encoded_len(link.version) > packet_max {
         naming = Naming::InFull;
         delivery.topic_alias = None;
     }
-    // A message that the client cannot take is as good as delivered [MQTT-3.1.2-25].
-    if delivery.encoded_len(link.version) > link.packet_max as usize {
+    if delivery.encoded_len(link.version) > packet_max {
         return Sent::Never(Never::TooLarge);
     }
     if link.outbox.deliver(&delivery, link.version, buffers) {
