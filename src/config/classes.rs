@@ -49,18 +49,10 @@ impl Checker<'_> {
     ) -> Result<ClassConfig, ConfigError> {
         let name = self.plain_name(table.name, at, "alarms", NAME_BYTES_MAX)?;
         let filters = self.class_filters(table.filters.unwrap_or_default(), at)?;
-        let max_bytes = self.size(table.max_bytes, queue.max_bytes, 1..=u64::MAX)?;
-        self.queue_fits(
-            "max_bytes",
-            max_bytes.value,
-            Some(max_bytes.at.as_ref().unwrap_or(at)),
-            store.disk_max,
-            limits.packet_max,
-        )?;
         Ok(ClassConfig {
             name,
             filters,
-            max_bytes: max_bytes.value,
+            max_bytes: self.max_bytes(table.max_bytes, queue.max_bytes, at, limits, store)?,
             max_messages: self.max_messages(table.max_messages)?,
             max_age: self.max_age(table.max_age)?,
             when_full: self.when_full(table.when_full)?,

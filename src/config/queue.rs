@@ -3,7 +3,7 @@
 use super::check::Checker;
 use super::error::ConfigError;
 use super::file::{self, Key};
-use super::value::Span;
+use super::value::{Size, Span};
 use super::{Limits, QueueConfig, StoreConfig, WhenFull};
 use std::ops::Range;
 use std::time::Duration;
@@ -55,17 +55,15 @@ impl Checker<'_> {
                 "has no client_id, which says whose queues are meant; write for example client_id = \"pump-*\"",
             ));
         };
-        let max_bytes = self.size(table.max_bytes, store.session_disk_max, 1..=u64::MAX)?;
-        self.queue_fits(
-            "max_bytes",
-            max_bytes.value,
-            Some(max_bytes.at.as_ref().unwrap_or(at)),
-            store.disk_max,
-            limits.packet_max,
-        )?;
         let queue = QueueConfig {
             client_id: client_id.into_inner(),
-            max_bytes: max_bytes.value,
+            max_bytes: self.max_bytes(
+                table.max_bytes,
+                store.session_disk_max,
+                at,
+                limits,
+                store,
+            )?,
             max_messages: self.max_messages(table.max_messages)?,
             max_age: self.max_age(table.max_age)?,
             when_full: self.when_full(table.when_full)?,
@@ -79,6 +77,27 @@ impl Checker<'_> {
         };
         let classes = self.classes(table.classes, &queue, limits, store)?;
         Ok(QueueConfig { classes, ..queue })
+    }
+
+    /// At the key, or else at the table `at`, if it does not fit.
+    pub(super) fn max_bytes(
+        &self,
+        key: Key<Size>,
+        default: u64,
+        at: &Range<usize>,
+        limits: &Limits,
+        store: &StoreConfig,
+    ) -> Result<u64, ConfigError> {
+        let max_bytes = self.size(key, default, 1..=u64::MAX)?;
+        let at = max_bytes.at.as_ref().unwrap_or(at);
+        self.queue_fits(
+            "max_bytes",
+            max_bytes.value,
+            Some(at),
+            store.disk_max,
+            limits.packet_max,
+        )?;
+        Ok(max_bytes.value)
     }
 
     pub(super) fn max_messages(&self, key: Key<u64>) -> Result<Option<u64>, ConfigError> {
