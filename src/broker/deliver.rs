@@ -53,7 +53,7 @@ pub(super) enum Sent {
 }
 
 /// Sends a message of QoS 0, or of a volatile session, which numbers it now.
-pub(super) fn send(
+fn send(
     link: &mut Link,
     session: &mut Session,
     buffers: &mut Buffers,
@@ -167,6 +167,30 @@ impl Broker {
         }
         // PUBRELs that go out again.
         self.release_acks(now);
+    }
+
+    /// Sends to a session with a link what it is not owed, if it can take it now; counts what becomes of it.
+    pub(super) fn send_now(&mut self, place: u32, out: &Outgoing, now: Now) -> Sent {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return Sent::No;
+        };
+        let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
+            return Sent::No;
+        };
+        let sent = send(link, session, &mut self.buffers, out, now);
+        match sent {
+            Sent::Yes => {
+                self.counters.publish_sent += 1;
+                let id = link.id;
+                self.note_sending(id);
+            }
+            Sent::No => {}
+            Sent::Never(why) => {
+                why.count(&mut session.drops);
+                why.count(&mut self.counters.drops);
+            }
+        }
+        sent
     }
 
     /// There was no memory for some link, and there is again.

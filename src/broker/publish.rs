@@ -2,7 +2,7 @@
 
 use super::admit::Admission;
 use super::classes::queue_of_mut;
-use super::deliver::{Outgoing, Sent, send};
+use super::deliver::{Outgoing, Sent};
 use super::journal::{MessageNo, RestsOn};
 use super::message::{Content, Kept, Transient};
 use super::outbox::AckOf;
@@ -363,11 +363,11 @@ impl Broker {
         // Those of QoS 2 keep their order among themselves.
         let last = session.uncommitted.back().map(|(ticket, _)| *ticket);
         let after = after.or(last.filter(|_| target.qos == Qos::ExactlyOnce));
-        let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
+        if session.link.is_none() {
             session.drops.away += 1;
             self.counters.drops.away += 1;
             return;
-        };
+        }
         if session.transient.is_empty() && after.is_none() {
             let outgoing = Outgoing {
                 qos: target.qos,
@@ -378,21 +378,13 @@ impl Broker {
                 subscription_ids: ids,
                 expires_at: content.expires_at,
             };
-            match send(link, session, &mut self.buffers, &outgoing, now) {
-                Sent::Yes => {
-                    self.counters.publish_sent += 1;
-                    let id = link.id;
-                    self.note_sending(id);
-                    return;
-                }
-                Sent::No => {}
-                Sent::Never(why) => {
-                    why.count(&mut session.drops);
-                    why.count(&mut self.counters.drops);
-                    return;
-                }
+            if !matches!(self.send_now(target.place, &outgoing, now), Sent::No) {
+                return;
             }
         }
+        let Some(session) = self.sessions.get_mut(target.place) else {
+            return;
+        };
         let message = Rc::clone(kept.get_or_insert_with(|| Rc::new(Kept::new(content))));
         let transient = Transient {
             message,

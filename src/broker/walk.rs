@@ -16,7 +16,7 @@
 
 use super::Broker;
 use super::admit::{Admission, NO_MESSAGE};
-use super::deliver::{Outgoing, Sent, send};
+use super::deliver::{Outgoing, Sent};
 use super::levels::{Key, topic_of};
 use super::message::Content;
 use super::publish::NOBODY;
@@ -190,6 +190,10 @@ impl Broker {
 
     /// Goes on with one walk; `None`: it is over.
     fn take_walk(&mut self, tour: &mut Tour, walk: &mut Walk, place: u32) -> Option<Stop> {
+        let mut ids = Vec::new();
+        if let Some(identifier) = walk.options.identifier {
+            Property::SubscriptionIdentifier(identifier).encode(&mut ids);
+        }
         loop {
             if *tour.steps == 0 {
                 return Some(Stop::Enough);
@@ -200,7 +204,7 @@ impl Broker {
             let key = match next {
                 Next::Topic(key, found) => {
                     if found.is_valid(tour.now.service) {
-                        if let Some(stop) = self.greet(tour, walk, place, key, found) {
+                        if let Some(stop) = self.greet(tour, walk, place, &ids, (key, found)) {
                             return Some(stop);
                         }
                     }
@@ -220,21 +224,17 @@ impl Broker {
         None
     }
 
-    /// Gives a session one retained message.
+    /// Gives a session one retained message, with the walk's Subscription Identifier as `ids`.
     fn greet(
         &mut self,
         tour: &mut Tour,
         walk: &mut Walk,
         place: u32,
-        key: &Key,
-        found: &Retained,
+        ids: &[u8],
+        (key, found): (&Key, &Retained),
     ) -> Option<Stop> {
         let qos = Qos::from_u8(walk.options.qos).unwrap_or_default();
         let qos = qos.min(found.qos);
-        let mut ids = Vec::new();
-        if let Some(identifier) = walk.options.identifier {
-            Property::SubscriptionIdentifier(identifier).encode(&mut ids);
-        }
         let len = key.len() + found.len() + ids.len();
         let topic = topic_of(key, &mut tour.topic);
         let target = Target::retained(place, self.lane_to(place, topic), qos);
@@ -271,10 +271,10 @@ impl Broker {
             }
         };
         if way == Some(Way::Offer) {
-            return self.send_retained(place, &content, qos, &ids, tour.now);
+            return self.send_retained(place, &content, qos, ids, tour.now);
         }
         let message = self.journal.message(&content, NOBODY);
-        self.owe(&target, message, &content, &ids, tour.now);
+        self.owe(&target, message, &content, ids, tour.now);
         // The SUBACK rests on this.
         walk.to_record = true;
         None
@@ -344,8 +344,6 @@ impl Broker {
         ids: &[u8],
         now: Now,
     ) -> Option<Stop> {
-        let session = self.sessions.get_mut(place)?;
-        let link = session.link.and_then(|link| self.links.get_mut(link))?;
         let outgoing = Outgoing {
             qos,
             retain: true,
@@ -355,20 +353,8 @@ impl Broker {
             subscription_ids: ids,
             expires_at: content.expires_at,
         };
-        match send(link, session, &mut self.buffers, &outgoing, now) {
-            Sent::Yes => {
-                self.counters.publish_sent += 1;
-                let id = link.id;
-                self.note_sending(id);
-                None
-            }
-            Sent::No => Some(Stop::Link),
-            Sent::Never(why) => {
-                why.count(&mut session.drops);
-                why.count(&mut self.counters.drops);
-                None
-            }
-        }
+        let sent = self.send_now(place, &outgoing, now);
+        matches!(sent, Sent::No).then_some(Stop::Link)
     }
 
     // --- What is not in memory ---
