@@ -1,24 +1,20 @@
 //! CONNECT: which session the link gets, and the CONNACK [MQTT 3.1, 3.2].
 
 use super::Broker;
-use super::bucket::Pace;
 use super::handover::is_ended;
 use super::journal::RestsOn;
 use super::link::Phase;
-use super::qos2::Held;
 use super::queue::Queue;
 use super::reason_string;
 use super::receive::Flow;
 use super::rules::RESERVED_CLIENT_IDS;
-use super::session::{Drops, Session};
+use super::session::Session;
 use super::will::asked_bytes;
-use super::window::Window;
 use crate::limits::{CLIENT_ID_BYTES, SESSION_LANES};
 use crate::net::LinkId;
-use crate::record::{SessionKey, Ticket};
+use crate::record::SessionKey;
 use crate::time::Now;
 use larder_packet::{ConnAck, Connect, Packet, Property, PropertyBuf, ReasonCode, Version};
-use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Changes that a CONNECT may bring: the end of a session, a new one with its reserve and its lanes, and a Will.
@@ -271,39 +267,10 @@ impl Broker {
         let classes = self.policies.classes_of(client_id);
         let is_divided = !classes.is_empty();
         let place = self.sessions.insert(Session {
-            client_id: client_id.into(),
-            link: None,
-            window: Window::new(self.limits.window, u64::MAX),
-            transient: VecDeque::new(),
-            uncommitted: VecDeque::new(),
-            volatile_seq: 0,
-            held: Held::default(),
-            held_ticket: Ticket::default(),
-            received_ticket: Ticket::default(),
             queue,
-            lanes: Vec::new(),
-            classes,
-            lanes_made: None,
-            handover: None,
             expiry_interval,
             configured,
-            filters: Vec::new(),
-            walks: VecDeque::new(),
-            walk_waits: None,
-            walk_reads: None,
-            sweep: None,
-            pace: Pace::default(),
-            backlog_due: None,
-            will: None,
-            ticket: Ticket::default(),
-            timer: None,
-            ended: false,
-            left: None,
-            away_before: Duration::ZERO,
-            left_noted: false,
-            is_dirty: false,
-            matched: (0, 0),
-            drops: Drops::default(),
+            ..Session::new(client_id, self.limits.window, classes)
         });
         self.save_session(place, true, now);
         if let Some(queue) = self

@@ -1,18 +1,16 @@
 //! Start is recovery: the sessions that the store found, and those that the configuration names.
 
 use super::Broker;
-use super::bucket::Pace;
 use super::handover::is_ended;
 use super::policy::{QueuePolicy, QueueRule};
 use super::qos2::Held;
 use super::queue::Queue;
-use super::session::{Drops, Session};
+use super::session::Session;
 use super::will::Will;
 use super::window::Window;
 use crate::limits::Limits;
-use crate::record::{Recovered, RecoveredSession, SessionKey, SubscriptionRecord, Ticket};
+use crate::record::{Recovered, RecoveredSession, SessionKey, SubscriptionRecord};
 use crate::time::Now;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,25 +55,13 @@ impl Broker {
             .left_at
             .map_or(0, |left| now.service.0.saturating_sub(left.0));
         let place = self.sessions.insert(Session {
-            client_id: found.client_id.as_str().into(),
-            link: None,
-            window: Window::new(self.limits.window, u64::MAX),
-            transient: VecDeque::new(),
-            uncommitted: VecDeque::new(),
-            volatile_seq: 0,
             held: Held::recovered(&found.held),
-            held_ticket: Ticket::default(),
-            received_ticket: Ticket::default(),
             queue: Some(Queue::recovered(
                 found,
                 self.policies.of(&found.client_id),
                 self.limits.window,
                 2 * self.limits.batch_changes(),
             )),
-            lanes: Vec::new(),
-            classes: self.policies.classes_of(&found.client_id),
-            lanes_made: None,
-            handover: None,
             expiry_interval: if found.record.configured {
                 u32::MAX
             } else {
@@ -90,25 +76,18 @@ impl Broker {
                 .iter()
                 .map(|(filter, _)| filter.as_str().into())
                 .collect(),
-            walks: VecDeque::new(),
-            walk_waits: None,
-            walk_reads: None,
-            sweep: None,
-            pace: Pace::default(),
-            backlog_due: None,
             will: found
                 .will
                 .as_ref()
                 .map(|will| Box::new(Will::recovered(will, now.mono))),
-            ticket: Ticket::default(),
-            timer: None,
-            ended: false,
             left: Some(now.mono),
             away_before: Duration::from_secs(away),
             left_noted: found.record.left_at.is_some(),
-            is_dirty: false,
-            matched: (0, 0),
-            drops: Drops::default(),
+            ..Session::new(
+                &found.client_id,
+                self.limits.window,
+                self.policies.classes_of(&found.client_id),
+            )
         });
         self.recover_lanes(place, found, now);
         if is_ended(&found.client_id) {

@@ -143,6 +143,45 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// A session that nothing is known of but whose it is: volatile, without a link.
+    pub(super) fn new(client_id: &str, window: u16, classes: Rc<[Class]>) -> Session {
+        Session {
+            client_id: client_id.into(),
+            link: None,
+            window: Window::new(window, u64::MAX),
+            transient: VecDeque::new(),
+            uncommitted: VecDeque::new(),
+            volatile_seq: 0,
+            held: Held::default(),
+            held_ticket: Ticket::default(),
+            received_ticket: Ticket::default(),
+            queue: None,
+            lanes: Vec::new(),
+            classes,
+            lanes_made: None,
+            handover: None,
+            expiry_interval: 0,
+            configured: false,
+            filters: Vec::new(),
+            walks: VecDeque::new(),
+            walk_waits: None,
+            walk_reads: None,
+            sweep: None,
+            pace: Pace::default(),
+            backlog_due: None,
+            will: None,
+            ticket: Ticket::default(),
+            timer: None,
+            left: None,
+            ended: false,
+            away_before: Duration::ZERO,
+            left_noted: false,
+            is_dirty: false,
+            matched: (0, 0),
+            drops: Drops::default(),
+        }
+    }
+
     /// How long it has been away.
     pub(super) fn away(&self, now: Mono) -> Duration {
         self.away_before + self.left.map_or(Duration::ZERO, |left| now.since(left))
@@ -197,8 +236,7 @@ impl Session {
         let lanes = self.lanes.iter_mut().map(|lane| &mut lane.queue);
         for queue in self.queue.iter_mut().chain(lanes) {
             queue.drop_page();
-            let is_idle = self.window.is_empty() || self.window.first(queue.lane).is_none();
-            if is_idle && queue.is_drained(journal) {
+            if is_drained(&self.window, queue, journal) {
                 queue.empty();
             }
         }
@@ -213,9 +251,13 @@ impl Session {
 
     /// Nothing of this queue is in flight, and nothing is left in it.
     pub(super) fn is_drained_with(&self, queue: &Queue, journal: &Journal) -> bool {
-        let is_idle = self.window.is_empty() || self.window.first(queue.lane).is_none();
-        is_idle && queue.is_drained(journal)
+        is_drained(&self.window, queue, journal)
     }
+}
+
+fn is_drained(window: &Window, queue: &Queue, journal: &Journal) -> bool {
+    let is_idle = window.is_empty() || window.first(queue.lane).is_none();
+    is_idle && queue.is_drained(journal)
 }
 
 /// All sessions, by place and by Client Identifier.
