@@ -116,15 +116,16 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
+        if session.sweep.is_some() {
+            return;
+        }
         let queues = session.queues().filter(|queue| queue.messages() > 0);
         let Some(age_max) = queues.filter_map(|queue| queue.policy().age_max).min() else {
             return;
         };
-        if session.sweep.is_none() {
-            let at = now.mono.after((age_max / 16).max(SWEEP_WAIT_MIN));
-            session.sweep = Some(at);
-            self.timers.set(at, Timer::Sweep(place));
-        }
+        let at = now.mono.after((age_max / 16).max(SWEEP_WAIT_MIN));
+        session.sweep = Some(at);
+        self.timers.set(at, Timer::Sweep(place));
     }
 
     fn sweep(&mut self, place: u32, now: Now) {
