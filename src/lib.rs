@@ -106,7 +106,7 @@
 //!   so do all that may be on disk still: an identifier is not used again before the settlement of its last message is
 //!   committed.
 //! - **A class of messages has a lane**: a queue of its own beside the session's, on disk under a key of its own
-//!   (`classes.rs`). A lane is as every queue, so what holds of one holds of it, and all messages of a topic are in one lane
+//!   (`lanes.rs`). A lane is as every queue, so what holds of one holds of it, and all messages of a topic are in one lane
 //!   and keep their order. Its Packet Identifiers are a part of all (`packet_ids.rs`), so they still follow from sequence
 //!   numbers, and nothing is written at delivery. A session that is given its first class while it has a queue goes on with
 //!   undivided identifiers until all that has one is settled. Lanes take turns (`turns.rs`): in the order of the classes, but

@@ -1,8 +1,8 @@
 //! From queues through windows to outboxes, as far as there is room.
 
 use super::alias::Naming;
-use super::classes::queue_of_mut;
 use super::journal::RowNo;
+use super::lanes::queue_of_mut;
 use super::link::{Link, Phase};
 use super::packet_ids::OWN;
 use super::rows::Delivering;

@@ -19,6 +19,7 @@ mod counters;
 mod deliver;
 mod handover;
 mod journal;
+mod lanes;
 mod levels;
 mod link;
 mod load;
@@ -58,7 +59,7 @@ pub(crate) const LINK_BYTES: usize = size_of::<link::Link>() + 64;
 /// Bytes of a session without its window, Client Identifier and subscriptions.
 pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>() + 128;
 /// Bytes of a lane of a session.
-pub(crate) const LANE_BYTES: usize = size_of::<classes::Lane>() + 64;
+pub(crate) const LANE_BYTES: usize = size_of::<lanes::Lane>() + 64;
 /// Bytes of a row in the journal, beside its change.
 pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
 pub use policy::{QueuePolicy, QueueRule, Rate, WhenFull};

@@ -1,9 +1,9 @@
 //! PUBLISH from a client: routed, admitted, copied into the journal once, and owed to whom it goes [MQTT 3.3].
 
 use super::admit::Admission;
-use super::classes::queue_of_mut;
 use super::deliver::{Outgoing, Sent};
 use super::journal::{MessageNo, RestsOn};
+use super::lanes::queue_of_mut;
 use super::message::{Content, Kept, Transient};
 use super::outbox::AckOf;
 use super::receive::Flow;

@@ -1,9 +1,9 @@
 //! From the queues of a stored session through its window into its link's outbox, row by row.
 
 use super::buffers::Buffers;
-use super::classes::Lane;
 use super::deliver::{Never, Number, Outgoing, Sent, encode};
 use super::journal::{Journal, RestsOn, RowNo};
+use super::lanes::Lane;
 use super::link::{Link, Phase};
 use super::outbox::AckOf;
 use super::packet_ids::{OWN, PacketIds};

@@ -1,9 +1,10 @@
 //! Sessions: what outlives a link, and the table of them.
 
 use super::bucket::Pace;
-use super::classes::{Class, Lane};
+use super::classes::Class;
 use super::handover::Handover;
 use super::journal::Journal;
+use super::lanes::Lane;
 use super::levels::Key;
 use super::message::Transient;
 use super::qos2::Held;

@@ -3,8 +3,8 @@
 //! What was sent on an earlier link comes first. Then the lanes come in the order of the classes, and the session's own
 //! queue last; but whoever has been passed over [`LANE_SHARE`] times has its turn, so that none starves.
 
-use super::classes::Lane;
 use super::journal::Journal;
+use super::lanes::Lane;
 use super::queue::Queue;
 use super::window::Window;
 use crate::limits::{LANE_SHARE, SESSION_LANES};
