@@ -372,11 +372,24 @@ pub struct Batch {
     pub note: bool,
 }
 
-/// A wish for the next rows of a queue.
+/// An end of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// Its head: the row with the lowest number.
+    #[default]
+    Oldest,
+    /// Its tail.
+    Newest,
+}
+
+/// A wish for some rows of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest {
     /// Whose queue.
     pub session: SessionKey,
+    /// At which end of the range to begin. The rows come in the order in which they are read: from the newest, in
+    /// descending order.
+    pub from: End,
     /// Rows with a higher number than this.
     pub after: Seq,
     /// And not higher than this.
@@ -385,6 +398,17 @@ pub struct PageRequest {
     pub rows_max: u32,
     /// No further row once so many bytes are reached; the first row always comes, whatever its size.
     pub bytes_max: u32,
+}
+
+impl PageRequest {
+    /// [`Page::read_up_to`] if nothing is left.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        match self.from {
+            End::Oldest => self.up_to,
+            End::Newest => self.after.saturating_add(1),
+        }
+    }
 }
 
 /// One row of a queue, read back.
@@ -410,14 +434,16 @@ pub struct PageRow {
     pub share: Option<ShareKey>,
 }
 
-/// Rows of a queue in their order.
+/// Rows of a queue, in the order that was asked for.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The bytes that the spans of its rows name.
     pub bytes: Vec<u8>,
     /// The rows.
     pub rows: Vec<PageRow>,
-    /// Up to this number nothing is left unread: `up_to` of the request if no further row exists, else the last row's.
+    /// How far nothing is left unread, this number included. Read from the oldest, up to it: `up_to` of the request if no
+    /// further row exists, else the number of the last row that was read. From the newest, down to it: the one above `after`
+    /// of the request if no further row exists, else the number of the last row that was read.
     pub read_up_to: Seq,
     /// Numbers of the rows in this range that failed their checksum; they were skipped and are to be settled.
     pub bad: Vec<Seq>,

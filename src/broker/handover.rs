@@ -18,7 +18,7 @@ use super::router::Subscriber;
 use super::share::{GroupNo, Readiness};
 use super::window::Standing;
 use crate::limits::{HANDOVER_ROWS, PAGE_BYTES};
-use crate::record::{Change, Page, PageRequest, PageRow, Seq, ShareKey, Ticket};
+use crate::record::{Change, End, Page, PageRequest, PageRow, Seq, ShareKey, Ticket};
 use crate::time::Now;
 use larder_packet::{Qos, topic};
 use std::rc::Rc;
@@ -263,6 +263,7 @@ impl Broker {
         }
         let request = PageRequest {
             session: queue.key,
+            from: End::Oldest,
             after: handover.at,
             up_to,
             rows_max: HANDOVER_ROWS,

@@ -13,8 +13,8 @@ use super::session::Drops;
 use super::window::Window;
 use crate::limits::{LANE_SEQ_RESERVE, PAGE_BYTES, SEQ_RESERVE};
 use crate::record::{
-    Change, Extent, Page, PageRequest, PageRow, RecoveredLane, RecoveredSession, Seq, SessionKey,
-    ShareKey, Ticket,
+    Change, End, Extent, Page, PageRequest, PageRow, RecoveredLane, RecoveredSession, Seq,
+    SessionKey, ShareKey, Ticket,
 };
 use crate::time::{Mono, Now};
 use larder_packet::Qos;
@@ -329,6 +329,7 @@ impl Queue {
             }
             return Next::Read(PageRequest {
                 session: self.key,
+                from: End::Oldest,
                 after: self.cursor,
                 up_to: self.disk_tail,
                 rows_max: u32::from(rows_max.map_or(room, |max| max.min(room))),

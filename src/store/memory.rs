@@ -3,8 +3,8 @@
 
 use super::Noted;
 use crate::record::{
-    Batch, Change, DropOldest, Dropped, Event, Extent, LaneRecord, Message, Owe, Page, PageRequest,
-    PageRow, Passed, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
+    Batch, Change, DropOldest, Dropped, End, Event, Extent, LaneRecord, Message, Owe, Page,
+    PageRequest, PageRow, Passed, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
     RecoveredSession, RecoveredWill, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
     SubscriptionRecord,
 };
@@ -405,14 +405,19 @@ impl Disk {
 
     fn read(&self, request: &PageRequest) -> Page {
         let mut page = Page {
-            read_up_to: request.up_to,
+            read_up_to: request.last(),
             ..Page::default()
         };
         let Some(queue) = self.queue(request.session) else {
             return page;
         };
-        let mut last = request.after;
-        for (seq, row) in rows(queue, request.after, request.up_to) {
+        let mut last = 0;
+        let mut rows = rows(queue, request.after, request.up_to);
+        let mut next = || match request.from {
+            End::Oldest => rows.next(),
+            End::Newest => rows.next_back(),
+        };
+        while let Some((seq, row)) = next() {
             let full = page.rows.len() >= request.rows_max as usize
                 || page.bytes.len() >= request.bytes_max as usize;
             if full && !page.rows.is_empty() {
@@ -519,7 +524,7 @@ fn rows(
     queue: &BTreeMap<Seq, StoredRow>,
     after: Seq,
     up_to: Seq,
-) -> impl Iterator<Item = (Seq, &StoredRow)> {
+) -> impl DoubleEndedIterator<Item = (Seq, &StoredRow)> {
     let range = (Excluded(after), Included(up_to.max(after)));
     queue.range(range).map(|(&seq, row)| (seq, row))
 }

@@ -2,7 +2,7 @@
 
 use crate::wire::Id;
 use larder::record::{
-    Batch, Change, Event, Extent, LaneRecord, PageRequest, Recovered, Seq, SessionKey, Store,
+    Batch, Change, End, Event, Extent, LaneRecord, PageRequest, Recovered, Seq, SessionKey, Store,
 };
 use larder::store::{Disk, MemoryStore};
 use larder_packet::PacketId;
@@ -288,6 +288,7 @@ impl SimStore {
         let mut probe = MemoryStore::recover(self.store_disk()).0;
         probe.read(PageRequest {
             session,
+            from: End::Oldest,
             after: 0,
             up_to: Seq::MAX,
             rows_max: u32::MAX,

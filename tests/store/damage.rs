@@ -3,7 +3,7 @@
 use crate::harness::{
     Directory, Fill, Kept, OnDisk, ROOM, all_of, in_words, payload, seqs, session,
 };
-use larder::record::{PageRequest, Recovered, SessionRecord, WillRecord};
+use larder::record::{End, PageRequest, Recovered, SessionRecord, WillRecord};
 use larder_packet::Qos;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -79,6 +79,16 @@ fn skips_and_names_rows_with_a_flipped_bit() {
     assert_eq!(
         (seqs(&page), &page.bad[..], page.read_up_to),
         (vec![2], &[1, 3][..], 3)
+    );
+    let page = disk.read(PageRequest {
+        from: End::Newest,
+        up_to: 8,
+        rows_max: 2,
+        ..all_of(1)
+    });
+    assert_eq!(
+        (seqs(&page), &page.bad[..], page.read_up_to),
+        (vec![8], &[7][..], 7)
     );
     disk.commit(Fill::new().settle(1, 1).settle(1, 3).settle(1, 7).done());
     let page = disk.read(PageRequest {

@@ -2,7 +2,8 @@
 
 use crate::harness::{Fill, InMemory, Kept, OnDisk, found, in_words, payload};
 use larder::record::{
-    Change, LaneRecord, PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord, WillRecord,
+    Change, End, LaneRecord, PageRequest, Seq, SessionKey, SessionRecord, SubscriptionRecord,
+    WillRecord,
 };
 use larder::time::ServiceSeconds;
 use larder_packet::Qos;
@@ -38,6 +39,7 @@ fn compare(seed: u64) {
         }
         let request = PageRequest {
             session: SessionKey(1 + random.below(life.last_key + 1)),
+            from: [End::Oldest, End::Newest][usize::from(random.below(2) == 0)],
             after: random.below(60),
             up_to: random.below(200),
             rows_max: u32::try_from(random.below(20)).unwrap(),

@@ -1,7 +1,7 @@
 //! Stores that can be restarted, and a short way to write batches.
 
 use larder::record::{
-    Batch, Change, DropOldest, Dropped, Event, LaneRecord, Message, Owe, Page, PageRequest,
+    Batch, Change, DropOldest, Dropped, End, Event, LaneRecord, Message, Owe, Page, PageRequest,
     Recovered, RecoveredRetained, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
     SubscriptionRecord, Ticket, Will, WillRecord,
 };
@@ -523,6 +523,7 @@ pub(crate) fn payload(seq: Seq, size: usize) -> Vec<u8> {
 pub(crate) fn all_of(key: u64) -> PageRequest {
     PageRequest {
         session: SessionKey(key),
+        from: End::Oldest,
         after: 0,
         up_to: 1 << 40,
         rows_max: 10_000,

@@ -2,7 +2,7 @@
 
 use crate::harness::{Fill, InMemory, Kept, OnDisk, all_of, in_words, payload, seqs};
 use larder::record::{
-    Change, Dropped, Extent, PageRequest, RecoveredMessage, RecoveredRetained, RecoveredWill,
+    Change, Dropped, End, Extent, PageRequest, RecoveredMessage, RecoveredRetained, RecoveredWill,
     SessionKey, SessionRecord, SubscriptionRecord, Will, WillRecord,
 };
 use larder::time::ServiceSeconds;
@@ -26,6 +26,7 @@ promises! {
     keeps_rows_with_all_they_say
     shares_a_message_until_the_last_row_is_settled
     reads_pages_within_their_limits
+    reads_pages_from_the_newest_row_back
     ignores_what_is_not_there
     drops_the_oldest_rows_of_a_range
     lets_stay_what_a_receiver_may_have_begun_with
@@ -237,6 +238,60 @@ fn reads_pages_within_their_limits(store: &mut dyn Kept) {
         ..request
     });
     assert_eq!((seqs(&page), page.read_up_to), (vec![], 40));
+}
+
+fn reads_pages_from_the_newest_row_back(store: &mut dyn Kept) {
+    store.commit(
+        Fill::new()
+            .session(1, "a", RECORD)
+            .session(2, "b", RECORD)
+            .queue(1, 1..=50, 100)
+            .queue(2, 1..=50, 100)
+            .settle(1, 20)
+            .done(),
+    );
+    let request = PageRequest {
+        from: End::Newest,
+        after: 10,
+        up_to: 40,
+        ..all_of(1)
+    };
+    let page = store.read(request);
+    let descending: Vec<_> = (11..=40).rev().filter(|&seq| seq != 20).collect();
+    assert_eq!((seqs(&page), page.read_up_to), (descending.clone(), 11));
+
+    let mut read = Vec::new();
+    let mut up_to = 40;
+    while up_to > request.after {
+        let page = store.read(PageRequest {
+            up_to,
+            rows_max: 5,
+            ..request
+        });
+        assert!(page.rows.len() <= 5);
+        read.extend(seqs(&page));
+        up_to = page.read_up_to - 1;
+    }
+    assert_eq!(read, descending);
+
+    // Each row is 105 bytes with topic, properties and identifiers.
+    let page = store.read(PageRequest {
+        bytes_max: 250,
+        ..request
+    });
+    assert_eq!((seqs(&page), page.read_up_to), (vec![40, 39, 38], 38));
+    let page = store.read(PageRequest {
+        after: 40,
+        ..request
+    });
+    assert_eq!((seqs(&page), page.read_up_to), (vec![], 41));
+    let page = store.read(PageRequest {
+        after: 0,
+        up_to: u64::MAX,
+        rows_max: 1,
+        ..request
+    });
+    assert_eq!((seqs(&page), page.read_up_to), (vec![50], 50));
 }
 
 fn ignores_what_is_not_there(store: &mut dyn Kept) {

@@ -6,8 +6,17 @@ use super::{
     BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, params, queue_key,
     retained, seq_of, slot_of,
 };
-use crate::record::{Message, Page, PageRequest, PageRow, RecoveredRetained, Span};
+use crate::record::{End, Message, Page, PageRequest, PageRow, RecoveredRetained, Span};
 use std::path::Path;
+
+/// The rows of a range, from its oldest on.
+const FROM_OLDEST: &str =
+    "SELECT key, size, messages_before, bytes_before, message, record FROM queue
+     WHERE key > ?1 AND key <= ?2 ORDER BY key";
+/// The same from its newest back.
+const FROM_NEWEST: &str =
+    "SELECT key, size, messages_before, bytes_before, message, record FROM queue
+     WHERE key > ?1 AND key <= ?2 ORDER BY key DESC";
 
 /// The reader's connection.
 pub(in super::super) struct Reader {
@@ -31,22 +40,22 @@ impl Reader {
     pub(in super::super) fn read(&mut self, request: &PageRequest) -> Result<Page, Fault> {
         let transaction = self.connection.transaction()?;
         let mut page = Page {
-            read_up_to: request.up_to,
+            read_up_to: request.last(),
             ..Page::default()
         };
         let Some(slot) = slot_of(&transaction, request.session.0)? else {
             return Ok(page);
         };
-        let mut statement = transaction.prepare_cached(
-            "SELECT key, size, messages_before, bytes_before, message, record FROM queue
-             WHERE key > ?1 AND key <= ?2 ORDER BY key",
-        )?;
+        let mut statement = transaction.prepare_cached(match request.from {
+            End::Oldest => FROM_OLDEST,
+            End::Newest => FROM_NEWEST,
+        })?;
         let range = [
             queue_key(slot, request.after),
             queue_key(slot, request.up_to),
         ];
         let mut rows = statement.query(range)?;
-        let (mut read, mut last) = (0, request.after);
+        let (mut read, mut last) = (0, 0);
         while let Some(row) = rows.next()? {
             let full = read >= request.rows_max || page.bytes.len() >= request.bytes_max as usize;
             if full && read > 0 {
