@@ -110,7 +110,7 @@
 //!   and keep their order. Its Packet Identifiers are a part of all (`packet_ids.rs`), so they still follow from sequence
 //!   numbers, and nothing is written at delivery. A session that is given its first class while it has a queue goes on with
 //!   undivided identifiers until all that has one is settled. Lanes take turns (`turns.rs`): in the order of the classes, but
-//!   none is passed over for more than [`LANE_SHARE`](limits::LANE_SHARE) messages. What a class has reserved on disk is
+//!   each gets its share of the messages that leave ([`LANE_SHARE`](limits::LANE_SHARE)) while it has something. What a class has reserved on disk is
 //!   left out by `admit.rs` for all others.
 //! - **What is settled before it is written is never written** (*elision*). A settlement that meets its row in the
 //!   filling batch cancels both; one that meets it in the committing batch frees the PUBACK at once. A batch in which

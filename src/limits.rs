@@ -62,8 +62,9 @@ pub const SUBSCRIPTION_BYTES: usize = 224;
 /// Lanes that a session may have beside its own queue: one for each class that its queue has, and for classes that the
 /// configuration names no more as long as they hold something.
 pub const SESSION_LANES: usize = 7;
-/// A lane that waits is passed over by so many messages of other lanes, and then has its turn.
-pub const LANE_SHARE: u32 = 16;
+/// The least part of the messages that leave which a queue gets while it has something, if the configuration does not say:
+/// percent. All queues of a session together have less than all.
+pub const LANE_SHARE: u8 = 5;
 /// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
 pub const SHARE_GROUPS: usize = 500;
 /// Rows of a page that is read to hand a queue over.

@@ -2,6 +2,7 @@
 
 use super::classes::{Class, QueueClass, Tally};
 use super::session::Drops;
+use crate::limits::LANE_SHARE;
 use crate::time::ServiceSeconds;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -44,6 +45,9 @@ pub struct QueuePolicy {
     pub qos0: bool,
     /// How fast a backlog may leave.
     pub rate: Rate,
+    /// The least part of the session's messages that leave which this queue gets while it has something to send: 0 to 100
+    /// percent.
+    pub share: u8,
 }
 
 impl QueuePolicy {
@@ -57,6 +61,7 @@ impl QueuePolicy {
             when_full: WhenFull::DropOldest,
             qos0: false,
             rate: Rate::default(),
+            share: LANE_SHARE,
         }
     }
 

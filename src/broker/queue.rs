@@ -87,8 +87,8 @@ pub(super) struct Queue {
     messages_ever: u64,
     bytes_ever: u64,
     policy: Rc<QueuePolicy>,
-    /// Messages of other lanes that were sent while it had something.
-    pub(super) passed_over: u32,
+    /// What it has coming of its share while others are sent: hundredths of messages.
+    pub(super) credit: u32,
     /// What was dropped of it since the start.
     pub(super) drops: Drops,
 }
@@ -123,7 +123,7 @@ impl Queue {
             backlog: Backlog::default(),
             messages_ever: 0,
             bytes_ever: 0,
-            passed_over: 0,
+            credit: 0,
             drops: Drops::default(),
             policy,
         }

@@ -51,7 +51,8 @@ impl Delivering<'_> {
         for queue in queues.chain(std::iter::once(&mut *own)) {
             queue.mend_chain(self.place, self.journal);
         }
-        let mut turns = Turns::default();
+        let takes = self.session.window.takes(self.link.receive_maximum);
+        let mut turns = Turns::new(takes);
         loop {
             let is_open = self.open_lanes(own);
             let turn = turns.next(own, lanes, is_open, &self.session.window, self.journal);

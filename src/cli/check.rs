@@ -162,6 +162,7 @@ fn print_queue(to: &mut impl Write, queue: &QueueConfig) -> io::Result<()> {
                     .map(|rate| format!("{} a second", ShownSize(rate))),
             ),
         ),
+        ("share", shown_share(queue.share)),
     ];
     if queue.when_full == WhenFull::Reject {
         lines.push((
@@ -196,6 +197,7 @@ fn print_class(to: &mut impl Write, queue: &QueueConfig, class: &ClassConfig) ->
             ),
         ),
         ("when_full", class.when_full.name().to_owned()),
+        ("share", shown_share(class.share)),
         ("reserve", ShownSize(class.reserve).to_string()),
     ];
     let title = format!(
@@ -203,6 +205,10 @@ fn print_class(to: &mut impl Write, queue: &QueueConfig, class: &ClassConfig) ->
         class.name, queue.client_id
     );
     print_table(to, &title, &lines)
+}
+
+fn shown_share(share: u8) -> String {
+    format!("{share} % of the messages that leave")
 }
 
 fn print_bridge(to: &mut impl Write, bridge: &BridgeConfig) -> io::Result<()> {

@@ -163,6 +163,7 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
             messages: queue.rate,
             bytes: queue.rate_bytes,
         },
+        share: queue.share,
     };
     let class = |class: &ClassConfig| QueueClass {
         name: class.name.clone(),
@@ -172,6 +173,7 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
             messages_max: class.max_messages.unwrap_or(u64::MAX),
             age_max: class.max_age,
             when_full: when_full(class.when_full),
+            share: class.share,
             ..policy.clone()
         },
         reserve: class.reserve,

@@ -3,6 +3,7 @@
 use super::check::Checker;
 use super::error::ConfigError;
 use super::file;
+use super::queue::SHARES_MAX;
 use super::{CLASSES_MAX, ClassConfig, Limits, QueueConfig, ShownSize, StoreConfig};
 use larder_packet::topic;
 use std::ops::Range;
@@ -23,8 +24,10 @@ impl Checker<'_> {
         store: &StoreConfig,
     ) -> Result<Vec<ClassConfig>, ConfigError> {
         let mut classes: Vec<ClassConfig> = Vec::with_capacity(tables.len());
+        let mut shares = queue.share;
         for table in tables {
             let at = table.span();
+            let share_at = table.get_ref().share.as_ref().map(Spanned::span);
             if classes.len() == CLASSES_MAX {
                 let fault = format!("is one too many: a queue has at most {CLASSES_MAX} classes");
                 return Err(self.fault_at(&at, fault));
@@ -33,6 +36,14 @@ impl Checker<'_> {
             if classes.iter().any(|earlier| earlier.name == class.name) {
                 let fault = format!("there are two classes {:?} in one queue", class.name);
                 return Err(self.fault_at(&at, fault));
+            }
+            shares += class.share;
+            if shares > SHARES_MAX {
+                let fault = format!(
+                    "the shares of all classes so far, and that of what is in none, are {shares} percent together; they \
+                     must be at most {SHARES_MAX}"
+                );
+                return Err(self.fault_at(share_at.as_ref().unwrap_or(&at), fault));
             }
             classes.push(class);
         }
@@ -56,6 +67,7 @@ impl Checker<'_> {
             max_messages: self.max_messages(table.max_messages)?,
             max_age: self.max_age(table.max_age)?,
             when_full: self.when_full(table.when_full)?,
+            share: self.share(table.share)?,
             reserve: self.size(table.reserve, 0, 0..=store.disk_max)?.value,
         })
     }

@@ -87,6 +87,7 @@ pub(super) struct Queue {
     pub(super) qos0: Key<bool>,
     pub(super) rate: Key<u64>,
     pub(super) rate_bytes: Key<Size>,
+    pub(super) share: Key<u64>,
     #[serde(default)]
     pub(super) classes: Vec<Spanned<Class>>,
 }
@@ -100,6 +101,7 @@ pub(super) struct Class {
     pub(super) max_messages: Key<u64>,
     pub(super) max_age: Key<Span>,
     pub(super) when_full: Key<String>,
+    pub(super) share: Key<u64>,
     pub(super) reserve: Key<Size>,
 }
 

@@ -128,6 +128,9 @@ pub struct QueueConfig {
     pub rate: Option<u64>,
     /// Bytes a second with which a backlog leaves at most.
     pub rate_bytes: Option<u64>,
+    /// The least part of the messages that leave which those in no class get while there are some: percent. With those of
+    /// the classes at most 100.
+    pub share: u8,
     /// Messages that are queued apart from the others, and go before them, in this order. The first with a filter that
     /// matches holds. At most [`CLASSES_MAX`].
     pub classes: Vec<ClassConfig>,
@@ -148,6 +151,8 @@ pub struct ClassConfig {
     pub max_age: Option<Duration>,
     /// What becomes of a message for a full queue.
     pub when_full: WhenFull,
+    /// The least part of the messages that leave which it gets while it has some: percent.
+    pub share: u8,
     /// Bytes of the disk that other messages cannot take, for all sessions of the queue together.
     pub reserve: u64,
 }

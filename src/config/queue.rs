@@ -14,6 +14,9 @@ const AGE_MIN: Duration = Duration::from_secs(10);
 const AGE_CEILING: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Messages and bytes a second above which a rate is none.
 const RATE_CEILING: u64 = 1 << 40;
+/// The share of messages of each class, and of those in none, in percent. Those of all classes and the rest fit together.
+const SHARE_DEFAULT: u8 = 5;
+pub(super) const SHARES_MAX: u8 = 100;
 
 impl Checker<'_> {
     pub(super) fn queues(
@@ -73,6 +76,7 @@ impl Checker<'_> {
                 None => None,
                 some => Some(self.size(some, 1, 1..=RATE_CEILING)?.value),
             },
+            share: self.share(table.share)?,
             classes: Vec::new(),
         };
         let classes = self.classes(table.classes, &queue, limits, store)?;
@@ -119,6 +123,10 @@ impl Checker<'_> {
             None => Ok(None),
             some => Ok(Some(self.number(some, 1, 1..=RATE_CEILING)?.value)),
         }
+    }
+
+    pub(super) fn share(&self, key: Key<u64>) -> Result<u8, ConfigError> {
+        Ok(self.number(key, SHARE_DEFAULT, 0..=SHARES_MAX)?.value)
     }
 
     pub(super) fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {

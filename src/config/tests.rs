@@ -605,6 +605,7 @@ fn queues_have_policies_by_client() {
         qos0 = true
         rate = 20
         rate_bytes = "64 KiB"
+        share = 100
         [[queue]]
         client_id = "pump-*"
         "#,
@@ -619,6 +620,7 @@ fn queues_have_policies_by_client() {
     );
     assert_eq!((first.when_full, first.qos0), (WhenFull::Reject, true));
     assert_eq!((first.rate, first.rate_bytes), (Some(20), Some(64 << 10)));
+    assert_eq!(first.share, 100);
     let defaults = QueueConfig {
         client_id: "pump-*".to_owned(),
         max_bytes: 256 << 20,
@@ -628,6 +630,7 @@ fn queues_have_policies_by_client() {
         qos0: false,
         rate: None,
         rate_bytes: None,
+        share: 5,
         classes: Vec::new(),
     };
     assert_eq!(*second, defaults);
@@ -641,7 +644,7 @@ fn queues_keep_classes_apart() {
         client_id = "cloud"
         max_bytes = "2 MiB"
         classes = [
-          { name = "alarms", filters = ["alarm/#", "+/alarm"], max_messages = 9, max_age = "1 day", when_full = "reject", reserve = "1 MiB" },
+          { name = "alarms", filters = ["alarm/#", "+/alarm"], max_messages = 9, max_age = "1 day", when_full = "reject", share = 90, reserve = "1 MiB" },
           { name = "rest", filters = ["#"] },
         ]
         "##,
@@ -659,12 +662,13 @@ fn queues_keep_classes_apart() {
             max_messages: Some(9),
             max_age: Some(Duration::from_secs(86_400)),
             when_full: WhenFull::Reject,
+            share: 90,
             reserve: 1 << 20,
         }
     );
     assert_eq!(
-        (rest.max_messages, rest.max_age, rest.reserve),
-        (None, None, 0)
+        (rest.max_messages, rest.max_age, rest.share, rest.reserve),
+        (None, None, 5, 0)
     );
 }
 
@@ -701,6 +705,15 @@ fn a_wrong_class_says_what_is_right() {
             &format!("{right}, {right}"),
             "there are two classes \"a\" in one queue",
         ),
+        (
+            r#"{ name = "a", filters = ["a"], share = 101 }"#,
+            "larder.toml:3: queue.classes.share: ",
+        ),
+        (
+            r#"{ name = "a", filters = ["a"], share = 91 },
+            { name = "b", filters = ["b"] }"#,
+            "larder.toml:4: queue.classes: the shares of all classes so far, and that of what is in none, are 101 percent",
+        ),
         (&many, "is one too many: a queue has at most 7 classes"),
     ] {
         let error = error(&format!(
@@ -733,6 +746,10 @@ fn a_wrong_queue_says_what_is_right() {
         (
             "client_id = \"a\"\nwhen_full = \"explode\"",
             "larder.toml:3: queue.when_full: \"explode\" is not known; choose one of drop-oldest, drop-newest, reject",
+        ),
+        (
+            "client_id = \"a\"\nshare = 101",
+            "larder.toml:3: queue.share: ",
         ),
         ("client_id = \"a\"\nrate = 0", "larder.toml:3: queue.rate: "),
         (

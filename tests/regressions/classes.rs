@@ -134,12 +134,53 @@ fn the_last_class_has_its_share() {
     assert_eq!(messages.len(), 110);
     let all = numbers(&messages);
     let first = all.iter().position(|number| *number == 100).unwrap();
-    let share = LANE_SHARE as usize;
+    let share = 100 / usize::from(LANE_SHARE);
     // Up to a window and a page of the others may be under way already.
     assert!((share..=share + 8).contains(&first), "{all:?}");
     let before = all.iter().position(|number| *number == 99).unwrap();
     let telemetry = all[..before].iter().filter(|number| **number >= 100);
     assert!((4..=7).contains(&telemetry.count()), "{all:?}");
+}
+
+/// While all have something each gets its part of all that leaves, and the first class what is left.
+#[test]
+fn classes_have_the_shares_that_they_were_given() {
+    let mut bulk = class("bulk", "bulk/#");
+    bulk.policy.share = 30;
+    let mut rule = rule(vec![class("alarms", "alarm/#"), bulk]);
+    rule.policy = QueuePolicy {
+        share: 20,
+        ..plain()
+    };
+    let mut world = World::with_rules(limits(), vec![rule]);
+    let link = world.connect(&reader());
+    world.subscribe(link, "#", 1);
+    world.lose(link);
+    let publisher = world.connect(&Connect::v311("publisher"));
+    publish(&mut world, publisher, "alarm/fire", 0..300);
+    publish(&mut world, publisher, "bulk/x", 1000..1300);
+    publish(&mut world, publisher, "telemetry", 2000..2300);
+    let link = world.connect(&reader());
+    let messages = world.drain(link);
+    assert_eq!(messages.len(), 900);
+    let sent = |messages: &[Message]| {
+        let sent = |lane| of_lane(messages, lane).len();
+        [sent(1), sent(2), sent(0)]
+    };
+    // A window more or less, for a page takes a while to come.
+    let within = |sent: [usize; 3], expected: [usize; 3]| {
+        let mut pairs = sent.into_iter().zip(expected);
+        assert!(
+            pairs.all(|(sent, expected)| sent.abs_diff(expected) <= 8),
+            "{sent:?} {expected:?}"
+        );
+    };
+    within(sent(&messages[..200]), [100, 60, 40]);
+    within(sent(&messages[..500]), [250, 150, 100]);
+    // Then alarms are over, and the next class has what is left.
+    let before = numbers(&messages).iter().position(|of| *of == 299).unwrap();
+    let after = &messages[before + 1..before + 101];
+    within(sent(after), [0, 80, 20]);
 }
 
 /// And the reserve of the disk is for the class that has it.
