@@ -2,6 +2,7 @@
 //! only ones that know SQLite.
 
 mod apply;
+mod files;
 mod held;
 mod lanes;
 mod pages;
@@ -95,6 +96,7 @@ pub(super) fn open(path: &Path, disk_max: u64) -> Result<(Database, Recovered), 
     };
     salvage::finish(path).map_err(failed)?;
     schema::refuse_others(path)?;
+    files::create_if_missing(path).map_err(failed)?;
     let opened = Database::open(path, disk_max).and_then(|mut database| {
         let recovered = database.recover()?;
         Ok((database, recovered))

@@ -4,12 +4,13 @@
 //! there.
 
 use super::super::blob::{MessageRecord, unseal, unseal_row};
+use super::files::{remove, sync_directory, unless_missing, with_suffix};
 use super::pages::row_columns;
 use super::{
     Connection, Database, Fault, OpenFlags, OptionalExtension, Row, SEQ_BITS, ToSqlOutput, begin,
     blob, connect, integer, params,
 };
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,7 @@ pub(super) fn start_anew(path: &Path, disk_max: u64) -> Result<(Database, String
         rows = copy_queue(&old, &new)?;
     }
     new.close().map_err(|(_, error)| error)?;
+    sync_directory(path)?;
     let aside = set_aside(path)?;
     finish(path)?;
     let report = format!(
@@ -42,61 +44,48 @@ pub(super) fn start_anew(path: &Path, disk_max: u64) -> Result<(Database, String
     Ok((Database::open(path, disk_max)?, report))
 }
 
-/// Does what [`start_anew`] had left to do when the power went between its two renames.
+/// Does what [`start_anew`] had left to do when the power went between its renames.
 pub(super) fn finish(path: &Path) -> Result<(), Fault> {
     let salvaged = with_suffix(path, SALVAGED);
-    if !path.exists() && salvaged.exists() {
-        fs::rename(&salvaged, path)?;
-        sync_directory(path)?;
+    if path.exists() || !salvaged.exists() {
+        return Ok(());
     }
+    if let Some(aside) = names_aside(path).take_while(|aside| aside.exists()).last() {
+        set_logs_aside(path, &aside)?;
+    }
+    fs::rename(&salvaged, path)?;
+    sync_directory(path)?;
     Ok(())
 }
 
 /// What the name of the new file ends in until it is complete.
 const SALVAGED: &str = ".salvaged";
 
-/// `larder.db` becomes `larder.db.corrupt-N`, and its write-ahead log `larder.db.corrupt-N-wal`, where SQLite finds it.
+/// `larder.db.corrupt-1` and so on.
+fn names_aside(path: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..u32::MAX).map(move |number| with_suffix(path, &format!(".corrupt-{number}")))
+}
+
+/// `larder.db` becomes `larder.db.corrupt-N`. Only once that is on disk does its write-ahead log follow: without it the
+/// file would be taken for an earlier state of itself, if the power goes now.
 fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
-    let aside = (1..u32::MAX)
-        .map(|number| with_suffix(path, &format!(".corrupt-{number}")))
+    let aside = names_aside(path)
         .find(|aside| !aside.exists())
         .ok_or_else(|| Fault::Other("too many damaged databases beside it".to_owned()))?;
-    for log in ["-wal", "-journal"] {
-        let from = with_suffix(path, log);
-        if from.exists() {
-            fs::rename(from, with_suffix(&aside, log))?;
-        }
-    }
-    unless_missing(fs::remove_file(with_suffix(path, "-shm")))?;
     fs::rename(path, &aside)?;
     sync_directory(path)?;
+    set_logs_aside(path, &aside)?;
     Ok(aside)
 }
 
-/// Removes a database that was never completed.
-fn remove(path: &Path) -> Result<(), Fault> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        unless_missing(fs::remove_file(with_suffix(path, suffix)))?;
+/// The write-ahead log becomes `larder.db.corrupt-N-wal`, where SQLite finds it. On disk before the new file has the
+/// name: it must not find the log of the old one.
+fn set_logs_aside(path: &Path, aside: &Path) -> io::Result<()> {
+    for log in ["-wal", "-journal"] {
+        unless_missing(fs::rename(with_suffix(path, log), with_suffix(aside, log)))?;
     }
-    Ok(())
-}
-
-fn unless_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+    unless_missing(fs::remove_file(with_suffix(path, "-shm")))?;
+    sync_directory(path)
 }
 
 /// All tables but those that hold queues: their columns, and by which they are in order.
