@@ -13,6 +13,8 @@
 
 mod backlog;
 mod broker;
+#[allow(dead_code, reason = "the crash tests ask for more")]
+mod calls;
 mod client;
 mod durable;
 mod flash;

@@ -1,9 +1,9 @@
 //! The judge of a trace: whether replies left only after what they rest on was on disk.
 //!
-//! A trace is what `strace -f -yy -xx` wrote. Its lines stand in the order in which the kernel was entered and left, as
-//! far as one thing depends on another: the writer's thread is let go from its fsync after that line was written, and
-//! only then can it tell the turn that a reply may leave.
+//! The writer's thread is let go from its fsync after that line of the trace was written, and only then can it tell the
+//! turn that a reply may leave.
 
+use crate::calls::{Call, calls};
 use larder_packet::{Frame, frame};
 use std::collections::BTreeMap;
 
@@ -94,18 +94,6 @@ pub(crate) fn judge(trace: &str, promises: &[Promise]) -> Result<(), Vec<String>
     } else {
         Err(faults)
     }
-}
-
-/// A system call: the lines at which it was entered and left, from 0.
-#[derive(Debug)]
-struct Call {
-    entered: usize,
-    left: usize,
-    name: String,
-    /// What the file descriptor stands for.
-    file: String,
-    data: Vec<u8>,
-    returned: i64,
 }
 
 /// The line at which each marker was durable: where the first fsync of the write-ahead log returned that was entered
@@ -238,90 +226,6 @@ fn number_at(packet: &[u8], at: usize) -> Option<u16> {
 fn peer_port(file: &str) -> Option<u16> {
     let (_, peer) = file.strip_prefix("TCP:[")?.split_once("->")?;
     peer.trim_end_matches(']').rsplit_once(':')?.1.parse().ok()
-}
-
-/// The system calls, in the order in which they returned.
-fn calls(trace: &str) -> Result<Vec<Call>, String> {
-    let mut unfinished: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-    let mut calls = Vec::new();
-    for (number, line) in trace.lines().enumerate() {
-        let Some((thread, rest)) = line.split_once(' ') else {
-            continue;
-        };
-        let rest = rest.trim_start();
-        if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(thread, (number, begun));
-        } else if let Some(resumed) = rest.strip_prefix("<... ") {
-            let Some((entered, begun)) = unfinished.remove(thread) else {
-                return Err(format!("line {}: what is resumed?", number + 1));
-            };
-            let end = resumed.split_once(" resumed>").map_or("", |(_, end)| end);
-            calls.extend(call(&format!("{begun}{end}"), entered, number)?);
-        } else {
-            calls.extend(call(rest, number, number)?);
-        }
-    }
-    Ok(calls)
-}
-
-/// One call: `pwrite64(5<\x2f…>, "\x00…", 24, 32) = 24`. Signals and exits are none.
-fn call(text: &str, entered: usize, left: usize) -> Result<Option<Call>, String> {
-    let Some((name, rest)) = text.split_once('(') else {
-        return Ok(None);
-    };
-    // The arguments are hexadecimal, so this is the only such sign; strace aligns it after a resumed call.
-    let Some((arguments, returned)) = rest.rsplit_once(" = ") else {
-        return Ok(None);
-    };
-    let arguments = arguments.trim_end().trim_end_matches(')');
-    let returned = returned.split_whitespace().next().unwrap_or_default();
-    // A process that is being killed leaves `?`.
-    let Ok(returned) = returned.parse() else {
-        return Ok(None);
-    };
-    let file = arguments.split_once('<').map_or("", |(_, file)| file);
-    let file = file.split_once(">,").map_or(file, |(file, _)| file);
-    let mut data = Vec::new();
-    let mut quoted = arguments.split('"').skip(1);
-    while let (Some(string), after) = (quoted.next(), quoted.next()) {
-        if after.is_some_and(|after| after.starts_with("...")) {
-            return Err(format!(
-                "line {}: the data are cut: trace with a larger -s",
-                entered + 1
-            ));
-        }
-        data.extend(unescape(string));
-    }
-    Ok(Some(Call {
-        entered,
-        left,
-        name: name.to_owned(),
-        file: String::from_utf8_lossy(&unescape(file.trim_end_matches('>'))).into_owned(),
-        data,
-        returned,
-    }))
-}
-
-/// Reads `\x2f`; what is not escaped stands for itself.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len() / 4);
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = rest
-            .strip_prefix(b"\\x")
-            .and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &rest[4..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    bytes
 }
 
 /// A judge that finds no fault in anything would be of no use.

@@ -86,15 +86,25 @@ impl OnDisk {
     }
 
     pub(crate) fn at(directory: Directory, disk_max: u64) -> (OnDisk, Recovered) {
-        let mut disk = OnDisk {
+        let (threads, bell, recovered) = open(directory.path(), disk_max).unwrap();
+        let disk = OnDisk::running(directory, disk_max, threads, bell);
+        (disk, recovered)
+    }
+
+    /// One that has been opened already.
+    pub(crate) fn running(
+        directory: Directory,
+        disk_max: u64,
+        threads: Threads,
+        bell: Receiver<()>,
+    ) -> OnDisk {
+        OnDisk {
             directory,
             disk_max,
-            running: None,
+            running: Some((threads, bell)),
             disk_used: 0,
             written: 0,
-        };
-        let recovered = disk.restart();
-        (disk, recovered)
+        }
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -220,11 +230,19 @@ pub(crate) struct Directory(PathBuf);
 
 impl Directory {
     pub(crate) fn new() -> Directory {
+        Directory::within(&std::env::temp_dir())
+    }
+
+    pub(crate) fn within(place: &Path) -> Directory {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("larder-store-{}-{number}", std::process::id()));
+        let path = place.join(format!("larder-store-{}-{number}", std::process::id()));
         fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    /// One that is there, with what is in it.
+    pub(crate) fn of(path: PathBuf) -> Directory {
         Directory(path)
     }
 

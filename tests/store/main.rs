@@ -11,5 +11,7 @@ mod damage;
 mod differential;
 mod disk;
 mod fixture;
+#[allow(dead_code, reason = "the crash tests ask for more")]
 mod harness;
+mod life;
 mod suite;
