@@ -22,7 +22,8 @@ use lock::Lock;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -34,6 +35,13 @@ pub const WRITER_CACHE_BYTES: usize = 512 << 10;
 pub const READER_CACHE_BYTES: usize = 128 << 10;
 /// Stack of each of the two threads, in bytes.
 pub const THREAD_STACK_BYTES: usize = 256 << 10;
+/// Questions to the reader that may wait for it; whoever asks more waits too.
+pub const QUESTIONS: usize = 16;
+/// What may wait for the writer: a batch, a suspicion of the reader's, and the end. A channel with a capacity takes no
+/// memory once it is made.
+const COMMANDS: usize = 3;
+/// What may wait for the turn: an answer to each question, a commit, and that it stalled.
+const EVENTS: usize = QUESTIONS + 2;
 /// By so much the database may pass [`Options::disk_max`], in bytes, so that what was admitted below it always fits:
 /// twice the largest batch. Batches without a new message may use as much again: settlements never lack room.
 pub const DISK_RESERVE_BYTES: u64 = 4 << 20;
@@ -151,28 +159,30 @@ pub fn open(
         error: error.to_string(),
     };
 
-    let (events, received) = channel();
-    let (commands, to_writer) = channel();
-    let (requests, to_reader) = channel();
+    let (events, received) = sync_channel(EVENTS);
+    let (commands, to_writer) = sync_channel(COMMANDS);
+    let (requests, to_reader) = sync_channel(QUESTIONS);
     let shared_reader = SharedReader::default();
+    let suspicion = Suspicion::new(commands.clone());
     let outbound = Outbound { events, wake };
     let writer = writer::spawn(
         database,
         to_writer,
         outbound.clone(),
         Arc::clone(&shared_reader),
+        suspicion.clone(),
     )
     .map_err(no_thread)?;
     let mut threads = Threads {
         events: received,
-        commands: commands.clone(),
+        commands,
         requests: Some(requests),
         writer: Some(writer),
         reader: None,
         busy: false,
         _lock: lock,
     };
-    let reader = reader::spawn(path.clone(), to_reader, commands, outbound, shared_reader);
+    let reader = reader::spawn(path.clone(), to_reader, suspicion, outbound, shared_reader);
     threads.reader = Some(reader.map_err(no_thread)?);
     Ok((threads, recovered))
 }
@@ -181,9 +191,9 @@ pub fn open(
 #[derive(Debug)]
 pub struct Threads {
     events: Receiver<Event>,
-    commands: Sender<Command>,
+    commands: SyncSender<Command>,
     /// `None` while it is being dropped: the reader ends when nobody can ask any more.
-    requests: Option<Sender<Question>>,
+    requests: Option<SyncSender<Question>>,
     writer: Option<JoinHandle<()>>,
     reader: Option<JoinHandle<()>>,
     busy: bool,
@@ -234,6 +244,8 @@ impl Store for Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
+        // Whoever waits for room to tell something need not.
+        self.events = sync_channel(0).1;
         // The writer is the last to close, so that it is the one that empties the write-ahead log.
         self.requests = None;
         if let Some(reader) = self.reader.take() {
@@ -266,13 +278,43 @@ enum Command {
     Stop,
 }
 
+/// What the reader tells the writer: one thing at a time, so that a batch always finds room.
+#[derive(Clone)]
+struct Suspicion {
+    is_told: Arc<AtomicBool>,
+    writer: SyncSender<Command>,
+}
+
+impl Suspicion {
+    fn new(writer: SyncSender<Command>) -> Suspicion {
+        Suspicion {
+            is_told: Arc::default(),
+            writer,
+        }
+    }
+
+    /// Where the answer to this is, there is a corrupt page. Nothing if another suspicion waits: whoever reads this again
+    /// comes upon it again.
+    fn tell(&self, question: Question) {
+        if !self.is_told.swap(true, Ordering::AcqRel) {
+            // Fails only if the writer is gone, and then the process is being aborted.
+            let _ = self.writer.send(Command::Suspect(question));
+        }
+    }
+
+    /// The writer has taken it.
+    fn taken(&self) {
+        self.is_told.store(false, Ordering::Release);
+    }
+}
+
 /// The reader's connection. The writer takes it away before it replaces a damaged file.
 type SharedReader = Arc<Mutex<Option<sqlite::Reader>>>;
 
 /// A thread's way to the turn.
 #[derive(Clone)]
 struct Outbound<W> {
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     wake: W,
 }
 

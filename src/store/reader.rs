@@ -2,12 +2,12 @@
 //! behind an fsync.
 
 use super::sqlite::{Fault, Reader};
-use super::{AbortOnPanic, Command, Outbound, Question, SharedReader, THREAD_STACK_BYTES};
+use super::{AbortOnPanic, Outbound, Question, SharedReader, Suspicion, THREAD_STACK_BYTES};
 use crate::record::Event;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::thread::{Builder, JoinHandle};
 
 /// Starts the thread; it ends when nobody can ask `questions` any more. Its connection is opened when it is needed, and
@@ -15,7 +15,7 @@ use std::thread::{Builder, JoinHandle};
 pub(super) fn spawn<W: Fn() + Send + 'static>(
     path: PathBuf,
     questions: Receiver<Question>,
-    writer: Sender<Command>,
+    suspicion: Suspicion,
     outbound: Outbound<W>,
     reader: SharedReader,
 ) -> io::Result<JoinHandle<()>> {
@@ -25,20 +25,15 @@ pub(super) fn spawn<W: Fn() + Send + 'static>(
         .spawn(move || {
             let _guard = AbortOnPanic;
             for question in questions {
-                outbound.tell(answer(question, &path, &reader, &writer));
+                outbound.tell(answer(question, &path, &reader, &suspicion));
             }
         })
 }
 
-fn answer(
-    question: Question,
-    path: &Path,
-    reader: &SharedReader,
-    writer: &Sender<Command>,
-) -> Event {
+fn answer(question: Question, path: &Path, reader: &SharedReader, suspicion: &Suspicion) -> Event {
     let told = |fault: Fault, question: Question| {
         if matches!(fault, Fault::Corrupt(_)) {
-            let _ = writer.send(Command::Suspect(question));
+            suspicion.tell(question);
         }
         fault.text().to_owned()
     };

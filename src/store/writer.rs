@@ -1,7 +1,9 @@
 //! The thread that writes: commit, tell, checkpoint, purge, next.
 
 use super::sqlite::{Database, Fault, Reader};
-use super::{AbortOnPanic, Command, Outbound, Question, SharedReader, THREAD_STACK_BYTES};
+use super::{
+    AbortOnPanic, Command, Outbound, Question, SharedReader, Suspicion, THREAD_STACK_BYTES,
+};
 use crate::record::{Batch, Event};
 use std::convert::Infallible;
 use std::io;
@@ -20,12 +22,14 @@ pub(super) fn spawn<W: Fn() + Send + 'static>(
     commands: Receiver<Command>,
     outbound: Outbound<W>,
     reader: SharedReader,
+    suspicion: Suspicion,
 ) -> io::Result<JoinHandle<()>> {
     let mut writer = Writer {
         database,
         commands,
         outbound,
         reader,
+        suspicion,
         chores_failed: false,
     };
     Builder::new()
@@ -43,6 +47,7 @@ struct Writer<W> {
     database: Database,
     commands: Receiver<Command>,
     outbound: Outbound<W>,
+    suspicion: Suspicion,
     chores_failed: bool,
 }
 
@@ -56,7 +61,10 @@ impl<W: Fn()> Writer<W> {
         loop {
             match self.next_command(chores_left)? {
                 Some(Command::Commit(batch)) => self.commit(batch)?,
-                Some(Command::Suspect(question)) => self.check(&question),
+                Some(Command::Suspect(question)) => {
+                    self.suspicion.taken();
+                    self.check(&question);
+                }
                 Some(Command::Stop) => return Err(Stopped),
                 None => {}
             }
@@ -123,7 +131,7 @@ impl<W: Fn()> Writer<W> {
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
                 // Whoever reads that again asks again.
-                Ok(Command::Suspect(_)) => {}
+                Ok(Command::Suspect(_)) => self.suspicion.taken(),
                 Ok(Command::Commit(_)) => unreachable!("one batch at a time"),
             }
         }
