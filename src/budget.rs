@@ -5,8 +5,8 @@ use crate::broker::{
 };
 use crate::config::{Config, ShownSize};
 use crate::limits::{
-    BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, LINK_READ_BYTES,
-    PAGE_BYTES, PAGES, SESSION_LANES, WILL_BYTES, WILL_COST_BYTES,
+    BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, KEPT_MESSAGE_BYTES,
+    KEPT_MESSAGES, LINK_READ_BYTES, PAGE_BYTES, PAGES, SESSION_LANES, WILL_BYTES, WILL_COST_BYTES,
 };
 use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
@@ -22,6 +22,9 @@ const PROGRAM_BYTES: usize = 4 << 20;
 const BRIDGE_BYTES: usize = 512 << 10;
 /// A message from a cloud. Larger ones take as much more: of those a bridge bounds the number, not yet the bytes.
 const BRIDGE_MESSAGE_BYTES: usize = 4 << 10;
+
+/// What messages have taken that have waited in memory, and will again.
+const SPARE_MESSAGES_BYTES: usize = KEPT_MESSAGES * KEPT_MESSAGE_BYTES;
 
 /// Packet Identifiers of messages of QoS 2 that clients have not released, for each link; all share them.
 const HELD_PER_LINK: usize = 64;
@@ -71,7 +74,9 @@ pub fn pools(config: &Config) -> Pools {
             packet.max(4 << 20) + BUFFER_MIN_BYTES,
         ),
         buffer_bytes: (memory / 12).max(4 * packet),
-        transient_bytes: (memory / 28).max(packet),
+        transient_bytes: (memory / 28)
+            .saturating_sub(SPARE_MESSAGES_BYTES)
+            .max(packet),
         retained_bytes: memory / 28,
     }
 }
@@ -161,7 +166,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row(
             "messages waiting in memory (limits.memory_max)",
             1,
-            pools.transient_bytes,
+            pools.transient_bytes + SPARE_MESSAGES_BYTES,
         ),
         row(
             "retained messages (limits.memory_max)",

@@ -44,6 +44,10 @@ pub const PAGE_WAIT: Duration = Duration::from_millis(20);
 pub const PAGE_BYTES: u32 = 32 * 1024;
 /// Bytes of a message that waits in memory, besides its own: its place in the session's list, and its share.
 pub const TRANSIENT_BYTES: usize = 128;
+/// Messages that have waited in memory whose memory is kept for others that will.
+pub const KEPT_MESSAGES: usize = 128;
+/// Bytes of such a message at most: topic, properties and payload. What larger ones took goes back to the system.
+pub const KEPT_MESSAGE_BYTES: usize = 512;
 /// Packets of one link taken in one turn.
 pub const LINK_PACKETS: usize = 512;
 /// The largest CONNECT, in bytes.

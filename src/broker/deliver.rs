@@ -222,7 +222,7 @@ impl Broker {
                 topic: transient.message.topic(),
                 properties: transient.message.properties(),
                 payload: transient.message.payload(),
-                subscription_ids: &transient.subscription_ids,
+                subscription_ids: transient.subscription_ids.as_bytes(),
                 expires_at: transient.message.expires_at,
             };
             match send(link, session, &mut self.buffers, &out, now) {
@@ -237,6 +237,7 @@ impl Broker {
                 }
             }
             self.transient_bytes -= transient.cost();
+            self.spare.give(transient.message);
         }
         if let Some(mut queue) = session.queue.take() {
             let mut lanes = std::mem::take(&mut session.lanes);

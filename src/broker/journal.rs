@@ -4,18 +4,18 @@
 //! for the disk. What is settled before it is written is never written: a row that is settled in the filling batch is
 //! cancelled, and a message with no row left frees its PUBACK.
 
+mod commit;
 mod retained;
 
 pub(in crate::broker) use retained::{InBatch, RetainedChange};
 
 use super::message::Content;
-use crate::limits::{BATCH_SETTLEMENTS, SETTLEMENT_WAIT};
+use crate::limits::BATCH_SETTLEMENTS;
 use crate::net::LinkId;
 use crate::record::{Batch, Change, Message, Owe, Seq, SessionKey, ShareKey, Span, Ticket};
 use crate::time::{Mono, Now, ServiceSeconds};
 use larder_packet::Qos;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Numbers the messages of all batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,7 +125,7 @@ pub(super) struct Journal {
     filling: Side,
     committing: Option<(Arc<Batch>, Side)>,
     /// Memory of a committed batch, used again.
-    spare: Option<(Batch, Side)>,
+    spare: Option<(Arc<Batch>, Side)>,
     committed: Ticket,
     bytes_max: usize,
     changes_max: usize,
@@ -492,108 +492,5 @@ impl Journal {
         let (_, side) = self.committing.as_mut()?;
         let index = side.row_index(no)?;
         Some(&mut side.rows[index])
-    }
-
-    // --- Committing ---
-
-    /// When the filling batch is to be submitted: `None` if it is empty.
-    pub(super) fn due(&mut self, settle_wait: Duration) -> Option<Mono> {
-        if self.note {
-            return Some(Mono(0));
-        }
-        if self.live == 0 {
-            return None;
-        }
-        let half_full = self.batch.bytes.len() * 2 > self.bytes_max
-            || self.batch.changes.len() * 2 > self.changes_max;
-        if self.urgent || self.unsent > 0 || half_full {
-            return Some(Mono(0));
-        }
-        let row = (self.unsettled > 0).then(|| {
-            while self.filling.rows[self.oldest_row].settled {
-                self.oldest_row += 1;
-            }
-            self.filling.rows[self.oldest_row].at.after(settle_wait)
-        });
-        let other = self.other_since.map(|since| since.after(SETTLEMENT_WAIT));
-        [row, other].into_iter().flatten().min()
-    }
-
-    /// Whether a batch is being committed.
-    pub(super) fn is_committing(&self) -> bool {
-        self.committing.is_some()
-    }
-
-    /// Closes the filling batch for the writer, and begins the next one.
-    pub(super) fn submit(&mut self, now: Now) -> Arc<Batch> {
-        debug_assert!(self.committing.is_none());
-        let (mut next_batch, mut next_side) = self.spare.take().unwrap_or_default();
-        next_batch.bytes.clear();
-        next_batch.messages.clear();
-        next_batch.changes.clear();
-        next_side.messages.clear();
-        next_side.rows.clear();
-        next_batch.ticket = Ticket(self.batch.ticket.0 + 1);
-        next_side.first_message = self.filling.first_message + self.filling.messages.len() as u64;
-        next_side.first_row = self.filling.first_row + self.filling.rows.len() as u64;
-        let mut batch = std::mem::replace(&mut self.batch, next_batch);
-        let side = std::mem::replace(&mut self.filling, next_side);
-        batch.service = now.service;
-        batch.wall = now.wall_trusted.then_some(now.wall);
-        batch.note = std::mem::take(&mut self.note);
-        let batch = Arc::new(batch);
-        self.committing = Some((Arc::clone(&batch), side));
-        (self.live, self.unsent, self.unsettled, self.oldest_row) = (0, 0, 0, 0);
-        (self.other_since, self.urgent, self.made_room) = (None, false, true);
-        batch
-    }
-
-    /// The ticket of the batch that is being filled.
-    pub(super) fn filling(&self) -> Ticket {
-        self.batch.ticket
-    }
-
-    /// The batch with which every change recorded so far, rows aside, is committed; `None` if all are.
-    pub(super) fn last_recorded(&self) -> Option<Ticket> {
-        let committing = self.committing.as_ref().map(|(batch, _)| batch.ticket);
-        self.other_since.map(|_| self.batch.ticket).or(committing)
-    }
-
-    /// Whether everything recorded is committed.
-    pub(super) fn is_saved(&self) -> bool {
-        self.live == 0 && !self.note && self.committing.is_none()
-    }
-
-    /// The filling batch is due at once, and writes down the service time.
-    pub(super) fn note(&mut self) {
-        self.note = true;
-    }
-
-    /// The batch is durable. `each` is called for its rows that are not settled, oldest first.
-    pub(super) fn committed(&mut self, batch: Arc<Batch>, mut each: impl FnMut(CommittedRow)) {
-        let Some((ours, side)) = self.committing.take() else {
-            return;
-        };
-        self.committed = ours.ticket;
-        self.made_room = true;
-        drop(ours);
-        for (index, row) in side.rows.iter().enumerate() {
-            if !row.settled {
-                each(CommittedRow {
-                    no: RowNo(side.first_row + index as u64),
-                    row: *row,
-                });
-            }
-        }
-        self.spare = Some((Arc::into_inner(batch).unwrap_or_default(), side));
-    }
-
-    /// Bytes of messages that wait for their commit.
-    pub(super) fn pending_bytes(&self) -> u64 {
-        let committing = self
-            .committing
-            .as_ref()
-            .map_or(0, |(batch, _)| batch.bytes.len());
-        (self.batch.bytes.len() + committing) as u64
     }
 }

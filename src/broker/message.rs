@@ -1,6 +1,6 @@
 //! A message inside the core: as it comes from its publisher, and as it waits in memory.
 
-use crate::limits::TRANSIENT_BYTES;
+use crate::limits::{KEPT_MESSAGE_BYTES, KEPT_MESSAGES, TRANSIENT_BYTES};
 use crate::record::ShareKey;
 use crate::time::ServiceSeconds;
 use larder_packet::Qos;
@@ -26,7 +26,7 @@ impl Content<'_> {
 #[derive(PartialEq, Eq)]
 pub(super) struct Kept {
     /// Topic, properties, payload.
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     topic: usize,
     properties: usize,
     pub(super) expires_at: Option<ServiceSeconds>,
@@ -34,16 +34,24 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(content: &Content) -> Kept {
-        let mut bytes = Vec::with_capacity(content.len());
-        bytes.extend_from_slice(content.topic.as_bytes());
-        bytes.extend_from_slice(content.properties);
-        bytes.extend_from_slice(content.payload);
-        Kept {
-            bytes: bytes.into_boxed_slice(),
-            topic: content.topic.len(),
-            properties: content.properties.len(),
-            expires_at: content.expires_at,
-        }
+        let mut kept = Kept {
+            bytes: Vec::with_capacity(content.len()),
+            topic: 0,
+            properties: 0,
+            expires_at: None,
+        };
+        kept.set(content);
+        kept
+    }
+
+    fn set(&mut self, content: &Content) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(content.topic.as_bytes());
+        self.bytes.extend_from_slice(content.properties);
+        self.bytes.extend_from_slice(content.payload);
+        self.topic = content.topic.len();
+        self.properties = content.properties.len();
+        self.expires_at = content.expires_at;
     }
 
     pub(super) fn content(&self) -> Content<'_> {
@@ -77,7 +85,7 @@ pub(super) struct Transient {
     pub(super) message: Rc<Kept>,
     pub(super) qos: Qos,
     pub(super) retain: bool,
-    pub(super) subscription_ids: Box<[u8]>,
+    pub(super) subscription_ids: Identifiers,
     /// The Shared Subscription by which it is on its way.
     pub(super) share: Option<ShareKey>,
 }
@@ -85,6 +93,50 @@ pub(super) struct Transient {
 impl Transient {
     /// Bytes that it takes in memory; the message is counted for each session that waits for it.
     pub(super) fn cost(&self) -> usize {
-        self.message.len() + self.subscription_ids.len() + TRANSIENT_BYTES
+        self.message.len() + self.subscription_ids.as_bytes().len() + TRANSIENT_BYTES
+    }
+}
+
+/// Subscription Identifiers, as properties. Seldom is there more than one, and a few take no memory of their own.
+pub(super) enum Identifiers {
+    Few(heapless::Vec<u8, 15>),
+    Many(Box<[u8]>),
+}
+
+impl Identifiers {
+    pub(super) fn new(encoded: &[u8]) -> Identifiers {
+        heapless::Vec::from_slice(encoded)
+            .map_or_else(|()| Identifiers::Many(encoded.into()), Identifiers::Few)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Identifiers::Few(encoded) => encoded,
+            Identifiers::Many(encoded) => encoded,
+        }
+    }
+}
+
+/// Memory of messages that have waited, for those that will: as long as few wait at a time, none is asked of the system.
+#[derive(Default)]
+pub(super) struct Spare(heapless::Vec<Rc<Kept>, KEPT_MESSAGES>);
+
+impl Spare {
+    pub(super) fn keep(&mut self, content: &Content) -> Rc<Kept> {
+        let mut kept = self.0.pop();
+        match kept.as_mut().and_then(Rc::get_mut) {
+            Some(empty) => empty.set(content),
+            None => kept = None,
+        }
+        kept.unwrap_or_else(|| Rc::new(Kept::new(content)))
+    }
+
+    /// A message has waited for the last of its sessions, or for another one.
+    pub(super) fn give(&mut self, mut kept: Rc<Kept>) {
+        let is_small = |kept: &mut Kept| kept.bytes.capacity() <= KEPT_MESSAGE_BYTES;
+        if Rc::get_mut(&mut kept).is_some_and(is_small) {
+            // Above its capacity it goes back to the system.
+            let _ = self.0.push(kept);
+        }
     }
 }

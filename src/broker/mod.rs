@@ -75,6 +75,7 @@ use buffers::Buffers;
 use journal::Journal;
 use levels::Key;
 use link::{Link, Links};
+use message::Spare;
 use outbox::Acks;
 use policy::Policies;
 use retain::Sweep;
@@ -122,6 +123,7 @@ pub struct Broker {
     note_due: Mono,
     /// Bytes of messages that wait in memory.
     transient_bytes: usize,
+    spare: Spare,
     /// Packet Identifiers of messages of QoS 2 that are held, of all sessions.
     held: usize,
     wills: Wills,
@@ -191,6 +193,7 @@ impl Broker {
             disk_asked: None,
             note_due: now.mono.after(SERVICE_NOTE),
             transient_bytes: 0,
+            spare: Spare::default(),
             held: 0,
             wills: Wills::default(),
             dirty: VecDeque::new(),

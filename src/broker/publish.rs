@@ -4,7 +4,7 @@ use super::admit::Admission;
 use super::deliver::{Outgoing, Sent};
 use super::journal::{MessageNo, RestsOn};
 use super::lanes::queue_of_mut;
-use super::message::{Content, Kept, Transient};
+use super::message::{Content, Identifiers, Kept, Transient};
 use super::outbox::AckOf;
 use super::receive::Flow;
 use super::retain::Retaining;
@@ -385,12 +385,12 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(target.place) else {
             return;
         };
-        let message = Rc::clone(kept.get_or_insert_with(|| Rc::new(Kept::new(content))));
+        let message = Rc::clone(kept.get_or_insert_with(|| self.spare.keep(content)));
         let transient = Transient {
             message,
             qos: target.qos,
             retain: target.retain,
-            subscription_ids: ids.into(),
+            subscription_ids: Identifiers::new(ids),
             share: target.share,
         };
         let waiting = session.transient.len() + session.uncommitted.len();

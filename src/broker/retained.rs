@@ -4,12 +4,15 @@
 //! to the next one that could. A message of more than [`RETAINED_HELD_BYTES`] is in memory only until it is on disk, and is
 //! read when it is wanted.
 
+mod body;
+
 use super::journal::InBatch;
-use super::levels::{Key, Look, first, key_of, look, write_key};
+use super::levels::{Key, Look, first, look, write_key};
 use super::message::Content;
 use crate::limits::RETAINED_BYTES;
 use crate::record::{RETAINED_HELD_BYTES, Ticket};
 use crate::time::{Mono, ServiceSeconds};
+use body::Body;
 use larder_packet::Qos;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -22,31 +25,6 @@ pub(super) struct Retained {
     pub(super) qos: Qos,
     pub(super) expires_at: Option<ServiceSeconds>,
     pub(super) stored: Stored,
-}
-
-/// Where a message is.
-enum Body {
-    /// Here: its properties, then the payload. Nothing: it was removed, and the topic stays for what the store is to be told.
-    Held(Box<[u8]>),
-    /// On disk, so many bytes.
-    OnDisk(u32),
-}
-
-impl Body {
-    fn len(&self) -> usize {
-        match self {
-            Body::Held(bytes) => bytes.len(),
-            Body::OnDisk(len) => *len as usize,
-        }
-    }
-
-    /// Bytes of memory.
-    fn cost(&self) -> usize {
-        match self {
-            Body::Held(bytes) => bytes.len(),
-            Body::OnDisk(_) => 0,
-        }
-    }
 }
 
 /// What the store knows of a topic.
@@ -63,12 +41,15 @@ pub(super) struct Stored {
 }
 
 impl Retained {
-    fn new(content: &Content, qos: Qos, stored: Stored) -> Retained {
+    /// A message in the memory of the one before it.
+    fn new(content: &Content, qos: Qos, stored: Stored, before: Body) -> Retained {
         let is_removed = content.payload.is_empty();
         let properties = if is_removed { &[] } else { content.properties };
-        let bytes = [properties, content.payload].concat();
+        let mut bytes = before.reuse(properties.len() + content.payload.len());
+        bytes.extend_from_slice(properties);
+        bytes.extend_from_slice(content.payload);
         Retained {
-            body: Body::Held(bytes.into_boxed_slice()),
+            body: Body::Held(bytes),
             properties: u32::try_from(properties.len()).unwrap_or(u32::MAX),
             qos,
             expires_at: content.expires_at.filter(|_| !is_removed),
@@ -111,6 +92,26 @@ impl Retained {
             payload,
             expires_at: self.expires_at,
         })
+    }
+}
+
+/// What a topic adds to the figures of all.
+#[derive(Clone, Copy, Default)]
+struct Figures {
+    bytes: usize,
+    is_message: bool,
+    expires: bool,
+    is_stale: bool,
+}
+
+impl Figures {
+    fn of(retained: &Retained) -> Figures {
+        Figures {
+            bytes: retained.body.cost(),
+            is_message: !retained.is_removed(),
+            expires: retained.expires_at.is_some(),
+            is_stale: retained.stored.is_stale,
+        }
     }
 }
 
@@ -203,8 +204,8 @@ impl RetainedMessages {
         write_key(&mut self.key, content.topic);
         let len = content.properties.len() + content.payload.len();
         let more = match self.topics.get(&self.key[..]) {
-            Some(before) => len.saturating_sub(before.body.cost()),
-            None => topic_bytes(&self.key) + len,
+            Some(before) => Body::memory(len).saturating_sub(before.body.cost()),
+            None => topic_bytes(&self.key) + Body::memory(len),
         };
         if self.bytes + more <= self.bytes_max {
             Room::Yes
@@ -217,28 +218,39 @@ impl RetainedMessages {
 
     /// Retains a message in place of its topic's last one; an empty payload leaves the topic without a message.
     pub(super) fn set(&mut self, content: &Content, qos: Qos, stored: Stored) {
-        self.put(content.topic, Retained::new(content, qos, stored));
-        self.leaves_with(&key_of(content.topic));
+        self.put(content.topic, |before| {
+            Retained::new(content, qos, stored, before)
+        });
+        let key = std::mem::take(&mut self.key);
+        self.leaves_with(&key);
+        self.key = key;
     }
 
     /// A message is found that is on disk. `len`: bytes of its properties and payload.
     pub(super) fn set_on_disk(&mut self, content: &Content, len: u32, qos: Qos, stored: Stored) {
-        let mut found = Retained::new(content, qos, stored);
-        found.expires_at = content.expires_at;
-        found.body = Body::OnDisk(len);
-        self.put(content.topic, found);
+        self.put(content.topic, |before| Retained {
+            body: Body::OnDisk(len),
+            expires_at: content.expires_at,
+            ..Retained::new(content, qos, stored, before)
+        });
     }
 
-    fn put(&mut self, topic: &str, new: Retained) {
-        self.count(&new);
+    /// Puts a message in place of its topic's last one, whose memory it may have.
+    fn put(&mut self, topic: &str, new: impl FnOnce(Body) -> Retained) {
         write_key(&mut self.key, topic);
-        if let Some(found) = self.topics.get_mut(&self.key[..]) {
-            let old = std::mem::replace(found, new);
-            self.discount(&old);
+        let (before, now) = if let Some(found) = self.topics.get_mut(&self.key[..]) {
+            let before = Figures::of(found);
+            *found = new(std::mem::replace(&mut found.body, Body::OnDisk(0)));
+            (before, Figures::of(found))
         } else {
+            let new = new(Body::OnDisk(0));
+            let now = Figures::of(&new);
             self.bytes += topic_bytes(&self.key);
             self.topics.insert(Key::from(&self.key[..]), new);
-        }
+            (Figures::default(), now)
+        };
+        self.discount(before);
+        self.count(now);
     }
 
     /// The store was told of a topic, or is to be.
@@ -288,24 +300,24 @@ impl RetainedMessages {
     /// Forgets a topic.
     pub(super) fn remove(&mut self, key: &[u8]) {
         if let Some((key, old)) = self.topics.remove_entry(key) {
-            self.discount(&old);
+            self.discount(Figures::of(&old));
             self.left.push(key);
             self.forget_left();
         }
     }
 
-    fn count(&mut self, of: &Retained) {
-        self.bytes += of.body.cost();
-        self.messages += usize::from(!of.is_removed());
-        self.expiring += usize::from(of.expires_at.is_some());
-        self.stale += usize::from(of.stored.is_stale);
+    fn count(&mut self, of: Figures) {
+        self.bytes += of.bytes;
+        self.messages += usize::from(of.is_message);
+        self.expiring += usize::from(of.expires);
+        self.stale += usize::from(of.is_stale);
     }
 
-    fn discount(&mut self, of: &Retained) {
-        self.bytes -= of.body.cost();
-        self.messages -= usize::from(!of.is_removed());
-        self.expiring -= usize::from(of.expires_at.is_some());
-        self.stale -= usize::from(of.stored.is_stale);
+    fn discount(&mut self, of: Figures) {
+        self.bytes -= of.bytes;
+        self.messages -= usize::from(of.is_message);
+        self.expiring -= usize::from(of.expires);
+        self.stale -= usize::from(of.is_stale);
     }
 
     /// Topics that went take memory as long as somebody stands at them, and no longer.
@@ -393,7 +405,8 @@ fn topic_bytes(key: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::levels::topic_of;
+    use super::super::levels::{key_of, topic_of};
+    use super::body::BODY_STEP_BYTES;
     use super::*;
     use larder_packet::topic;
 
@@ -496,7 +509,7 @@ mod tests {
 
     #[test]
     fn it_takes_no_more_memory_than_it_may_and_gives_all_back() {
-        let mut retained = RetainedMessages::new(3 * (RETAINED_BYTES + 10));
+        let mut retained = RetainedMessages::new(3 * (RETAINED_BYTES + 3 + BODY_STEP_BYTES));
         let (a, b) = (content("t/a", "1234567"), content("t/b", "1234567"));
         retained.set(&a, Qos::AtMostOnce, Stored::default());
         assert_eq!(retained.room(&b), Room::Yes);

@@ -67,9 +67,14 @@ impl Connect {
     }
 
     /// With a Maximum Packet Size.
-    pub(crate) fn packet_max(mut self, bytes: u32) -> Connect {
-        self.properties.push(0x27);
-        self.properties.extend(bytes.to_be_bytes());
+    pub(crate) fn packet_max(self, bytes: u32) -> Connect {
+        self.property(0x27, &bytes.to_be_bytes())
+    }
+
+    /// With one property more.
+    pub(crate) fn property(mut self, id: u8, value: &[u8]) -> Connect {
+        self.properties.push(id);
+        self.properties.extend(value);
         self
     }
 

@@ -195,7 +195,7 @@ fn what_has_expired_is_removed_from_memory_and_from_disk() {
 fn what_there_is_no_room_for_after_a_start_stays_on_disk_until_it_is_removed() {
     let (world, _) = with_retained(Limits::default(), 10);
     let mut world = world.crash_into(Limits {
-        retained_pool_bytes: 5 * (RETAINED_BYTES + 10),
+        retained_pool_bytes: 5 * (RETAINED_BYTES + 11),
         ..Limits::default()
     });
     assert_eq!(world.gauges().retained_messages, 5);
@@ -215,7 +215,7 @@ fn what_there_is_no_room_for_after_a_start_stays_on_disk_until_it_is_removed() {
 #[test]
 fn a_client_of_3_1_1_whose_message_cannot_be_retained_keeps_it() {
     let mut world = World::new(Limits {
-        retained_pool_bytes: RETAINED_BYTES + 10,
+        retained_pool_bytes: RETAINED_BYTES + 11,
         ..Limits::default()
     });
     let publisher = world.connect(&Connect::v311("publisher"));
@@ -354,7 +354,7 @@ fn whatever_happens_a_topic_retains_what_was_acknowledged_last_or_something_late
 #[test]
 fn a_client_of_5_0_is_told_that_there_is_no_room() {
     let mut world = World::new(Limits {
-        retained_pool_bytes: RETAINED_BYTES + 10,
+        retained_pool_bytes: RETAINED_BYTES + 11,
         ..Limits::default()
     });
     let publisher = world.connect(&Connect::v5("publisher"));
