@@ -1,17 +1,17 @@
 //! A store in memory: for volatile use, and the disk that the simulator crashes. It does nothing unless told, so that
 //! one seed always gives one course of events.
 
+mod queue;
+
 use super::Noted;
 use crate::record::{
-    Batch, Change, DropOldest, Dropped, End, Event, Extent, LaneRecord, Message, Owe, Page,
-    PageRequest, PageRow, Passed, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
-    RecoveredSession, RecoveredWill, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
-    SubscriptionRecord,
+    Batch, Change, Dropped, Event, LaneRecord, Page, PageRequest, Recovered, RecoveredLane,
+    RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Seq, SessionKey,
+    SessionRecord, Span, Store, SubscriptionRecord,
 };
-use crate::time::ServiceSeconds;
-use larder_packet::{PacketId, Qos};
+use larder_packet::PacketId;
+use queue::{Queue, nothing, nothing_left};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 /// A [`Store`] that commits, reads and fails when told.
@@ -146,7 +146,7 @@ struct StoredSession {
     record: SessionRecord,
     seq_reserved: Seq,
     subscriptions: BTreeMap<String, SubscriptionRecord>,
-    queue: BTreeMap<Seq, StoredRow>,
+    queue: Queue,
     held: BTreeSet<PacketId>,
     will: Option<RecoveredWill>,
 }
@@ -157,40 +157,7 @@ struct StoredLane {
     name: String,
     record: LaneRecord,
     seq_reserved: Seq,
-    queue: BTreeMap<Seq, StoredRow>,
-}
-
-#[derive(Clone, Debug)]
-struct StoredRow {
-    size: u32,
-    /// `None`: the receiver has it.
-    message: Option<Arc<StoredMessage>>,
-    queued_at: ServiceSeconds,
-    qos: Qos,
-    retain: bool,
-    subscription_ids: Box<[u8]>,
-    share: Option<ShareKey>,
-    messages_before: u64,
-    bytes_before: u64,
-}
-
-#[derive(Debug)]
-struct StoredMessage {
-    topic: Box<[u8]>,
-    properties: Box<[u8]>,
-    payload: Box<[u8]>,
-    expires_at: Option<ServiceSeconds>,
-}
-
-impl StoredMessage {
-    fn copy(message: &Message, bytes: &[u8]) -> Arc<StoredMessage> {
-        Arc::new(StoredMessage {
-            topic: message.topic.of(bytes).into(),
-            properties: message.properties.of(bytes).into(),
-            payload: message.payload.of(bytes).into(),
-            expires_at: message.expires_at,
-        })
-    }
+    queue: Queue,
 }
 
 impl Disk {
@@ -200,18 +167,19 @@ impl Disk {
         for change in &batch.changes {
             match *change {
                 Change::Cancelled => {}
-                Change::Owe(ref owe) => self.owe(owe, batch, &mut messages),
+                Change::Owe(ref owe) => {
+                    if let Some(queue) = self.queue_mut(owe.session) {
+                        queue.owe(owe, batch, &mut messages);
+                    }
+                }
                 Change::Settle { session, seq } => {
                     if let Some(queue) = self.queue_mut(session) {
-                        queue.remove(&seq);
+                        queue.settle(seq);
                     }
                 }
                 Change::Received { session, seq } => {
-                    let queue = self.queue_mut(session);
-                    if let Some(row) = queue.and_then(|queue| queue.get_mut(&seq)) {
-                        row.message = None;
-                        row.subscription_ids = Box::default();
-                        row.share = None;
+                    if let Some(queue) = self.queue_mut(session) {
+                        queue.received(seq);
                     }
                 }
                 Change::Hold { session, packet_id } => {
@@ -245,7 +213,12 @@ impl Disk {
                         });
                     }
                 }
-                Change::DropOldest(ref oldest) => dropped.push(self.drop_oldest(oldest)),
+                Change::DropOldest(ref oldest) => {
+                    dropped.push(match self.queue_mut(oldest.session) {
+                        Some(queue) => queue.drop_oldest(oldest),
+                        None => nothing(oldest),
+                    })
+                }
                 Change::SaveSession {
                     session,
                     client_id,
@@ -301,12 +274,12 @@ impl Disk {
         dropped
     }
 
-    fn queue(&self, key: SessionKey) -> Option<&BTreeMap<Seq, StoredRow>> {
+    fn queue(&self, key: SessionKey) -> Option<&Queue> {
         let session = self.sessions.get(&key).map(|session| &session.queue);
         session.or_else(|| self.lanes.get(&key).map(|lane| &lane.queue))
     }
 
-    fn queue_mut(&mut self, key: SessionKey) -> Option<&mut BTreeMap<Seq, StoredRow>> {
+    fn queue_mut(&mut self, key: SessionKey) -> Option<&mut Queue> {
         let session = self
             .sessions
             .get_mut(&key)
@@ -337,117 +310,18 @@ impl Disk {
                 name,
                 record,
                 seq_reserved: 0,
-                queue: BTreeMap::new(),
+                queue: Queue::default(),
             };
             self.lanes.insert(lane, stored);
             self.key_given(lane, batch);
         }
     }
 
-    fn owe(&mut self, owe: &Owe, batch: &Batch, messages: &mut [Option<Arc<StoredMessage>>]) {
-        let Some(queue) = self.queue_mut(owe.session) else {
-            return;
-        };
-        let index = owe.message as usize;
-        let message = messages[index]
-            .get_or_insert_with(|| StoredMessage::copy(&batch.messages[index], &batch.bytes));
-        let row = StoredRow {
-            size: batch.messages[index].len(),
-            message: Some(Arc::clone(message)),
-            queued_at: owe.queued_at,
-            qos: owe.qos,
-            retain: owe.retain,
-            subscription_ids: owe.subscription_ids.of(&batch.bytes).into(),
-            share: owe.share,
-            messages_before: owe.messages_before,
-            bytes_before: owe.bytes_before,
-        };
-        queue.insert(owe.seq, row);
-    }
-
-    fn drop_oldest(&mut self, oldest: &DropOldest) -> Dropped {
-        let mut dropped = Dropped {
-            session: oldest.session,
-            aged: oldest.queued_before.is_some(),
-            messages: 0,
-            bytes: 0,
-            kept: (0, 0),
-            rest: None,
-        };
-        let Some(queue) = self.queue_mut(oldest.session) else {
-            return dropped;
-        };
-        let mut passed = Passed::default();
-        let mut after = oldest.after;
-        loop {
-            let next = rows(queue, after, oldest.up_to).next();
-            let Some((seq, row)) = next else { break };
-            after = seq;
-            let phase = || Some((row.qos, row.message.is_none()));
-            if oldest.keeps(&mut passed, seq, phase) {
-                dropped.kept.0 += 1;
-                dropped.kept.1 += u64::from(row.size);
-                continue;
-            }
-            let is_aged = oldest
-                .queued_before
-                .is_some_and(|before| row.queued_at < before);
-            if !is_aged && oldest.stays(dropped.kept, row.messages_before, row.bytes_before) {
-                dropped.rest = Some((row.messages_before, row.bytes_before));
-                break;
-            }
-            dropped.messages += 1;
-            dropped.bytes += u64::from(row.size);
-            queue.remove(&seq);
-        }
-        dropped
-    }
-
     fn read(&self, request: &PageRequest) -> Page {
-        let mut page = Page {
-            read_up_to: request.last(),
-            ..Page::default()
-        };
-        let Some(queue) = self.queue(request.session) else {
-            return page;
-        };
-        let mut last = 0;
-        let mut rows = rows(queue, request.after, request.up_to);
-        let mut next = || match request.from {
-            End::Oldest => rows.next(),
-            End::Newest => rows.next_back(),
-        };
-        while let Some((seq, row)) = next() {
-            let full = page.rows.len() >= request.rows_max as usize
-                || page.bytes.len() >= request.bytes_max as usize;
-            if full && !page.rows.is_empty() {
-                page.read_up_to = last;
-                break;
-            }
-            last = seq;
-            let message = match &row.message {
-                Some(message) => Message {
-                    topic: push(&message.topic, &mut page.bytes),
-                    properties: push(&message.properties, &mut page.bytes),
-                    payload: push(&message.payload, &mut page.bytes),
-                    expires_at: message.expires_at,
-                },
-                None => Message::default(),
-            };
-            let subscription_ids = push(&row.subscription_ids, &mut page.bytes);
-            page.rows.push(PageRow {
-                seq,
-                size: row.size,
-                message,
-                received: row.message.is_none(),
-                queued_at: row.queued_at,
-                qos: row.qos,
-                retain: row.retain,
-                subscription_ids,
-                share: row.share,
-            });
+        match self.queue(request.session) {
+            Some(queue) => queue.read(request),
+            None => nothing_left(request),
         }
-        page
     }
 
     fn recovered(&self) -> Recovered {
@@ -457,7 +331,7 @@ impl Disk {
             record: stored.record,
             seq_reserved: stored.seq_reserved,
             subscriptions: stored.subscriptions.clone().into_iter().collect(),
-            extent: extent(&stored.queue),
+            extent: stored.queue.extent(),
             lanes: self.recovered_lanes(key),
             held: stored.held.iter().copied().collect(),
             will: stored.will.clone(),
@@ -486,7 +360,7 @@ impl Disk {
                 name: lane.name.clone(),
                 record: lane.record,
                 seq_reserved: lane.seq_reserved,
-                extent: extent(&lane.queue),
+                extent: lane.queue.extent(),
             })
             .collect()
     }
@@ -495,7 +369,7 @@ impl Disk {
     fn used(&self) -> u64 {
         let sessions = self.sessions.values().map(|stored| &stored.queue);
         let lanes = self.lanes.values().map(|lane| &lane.queue);
-        let queues = sessions.chain(lanes).filter_map(extent);
+        let queues = sessions.chain(lanes).filter_map(Queue::extent);
         let wills = self
             .sessions
             .values()
@@ -504,29 +378,6 @@ impl Disk {
         let copies = wills.map(|will| &will.message).chain(retained);
         queues.map(|extent| extent.bytes).sum::<u64>() + copies.map(size).sum::<u64>()
     }
-}
-
-fn extent(queue: &BTreeMap<Seq, StoredRow>) -> Option<Extent> {
-    let ((&first, oldest), (&last, newest)) = (queue.first_key_value()?, queue.last_key_value()?);
-    let messages_ever = newest.messages_before + 1;
-    let bytes_ever = newest.bytes_before + u64::from(newest.size);
-    Some(Extent {
-        first,
-        last,
-        messages: messages_ever.saturating_sub(oldest.messages_before),
-        bytes: bytes_ever.saturating_sub(oldest.bytes_before),
-        messages_ever,
-        bytes_ever,
-    })
-}
-
-fn rows(
-    queue: &BTreeMap<Seq, StoredRow>,
-    after: Seq,
-    up_to: Seq,
-) -> impl DoubleEndedIterator<Item = (Seq, &StoredRow)> {
-    let range = (Excluded(after), Included(up_to.max(after)));
-    queue.range(range).map(|(&seq, row)| (seq, row))
 }
 
 fn copy(message: u32, batch: &Batch) -> RecoveredMessage {
@@ -545,14 +396,4 @@ fn size(message: &RecoveredMessage) -> u64 {
 
 fn text(span: Span, batch: &Batch) -> String {
     String::from_utf8_lossy(span.of(&batch.bytes)).into_owned()
-}
-
-fn push(bytes: &[u8], into: &mut Vec<u8>) -> Span {
-    // Below 2^32 because a page holds few messages, each within an MQTT packet's 2^28 bytes [MQTT 2.1.4].
-    let span = Span {
-        start: into.len() as u32,
-        len: bytes.len() as u32,
-    };
-    into.extend_from_slice(bytes);
-    span
 }
