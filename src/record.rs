@@ -102,6 +102,9 @@ pub struct Owe {
     pub messages_before: u64,
     /// Their bytes ([`Message::len`] each).
     pub bytes_before: u64,
+    /// Whether the store remembers it as the latest of its topic in this queue, so that earlier ones are known to be
+    /// superseded ([`PageRequest::superseded`]).
+    pub indexed: bool,
 }
 
 /// Of the rows with `after < seq <= up_to`, without those that may be in flight, the oldest are removed until the next one
@@ -398,6 +401,8 @@ pub struct PageRequest {
     pub rows_max: u32,
     /// No further row once so many bytes are reached; the first row always comes, whatever its size.
     pub bytes_max: u32,
+    /// Whether each row is to say if it is superseded.
+    pub superseded: bool,
 }
 
 impl PageRequest {
@@ -432,6 +437,9 @@ pub struct PageRow {
     pub subscription_ids: Span,
     /// The Shared Subscription by which it is owed; `None`: by others, or `received`.
     pub share: Option<ShareKey>,
+    /// There is a newer row with the same topic in the queue. Told if the request asks for it, the newer row is known
+    /// ([`Owe::indexed`]) and its message is still there; `false` otherwise, and of a row that was received.
+    pub superseded: bool,
 }
 
 /// Rows of a queue, in the order that was asked for.

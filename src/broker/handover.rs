@@ -268,6 +268,7 @@ impl Broker {
             up_to,
             rows_max: HANDOVER_ROWS,
             bytes_max: PAGE_BYTES,
+            superseded: false,
         };
         if let Some(queue) = self
             .sessions

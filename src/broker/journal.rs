@@ -59,6 +59,7 @@ pub(super) struct NewRow<'a> {
     pub(super) queued_at: ServiceSeconds,
     pub(super) messages_before: u64,
     pub(super) bytes_before: u64,
+    pub(super) indexed: bool,
 }
 
 /// A row as the journal keeps it while its batch is not committed.
@@ -273,6 +274,7 @@ impl Journal {
             queued_at: new.queued_at,
             messages_before: new.messages_before,
             bytes_before: new.bytes_before,
+            indexed: new.indexed,
         }));
         self.filling.rows.push(Row {
             place: new.place,

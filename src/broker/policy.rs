@@ -14,11 +14,20 @@ pub enum WhenFull {
     /// It is taken, and the oldest messages that were never sent go.
     #[default]
     DropOldest,
+    /// It is taken, and earlier messages on the topics of later ones go, if they were never sent; then the oldest.
+    KeepLatest,
     /// It is dropped for this session; whoever else is owed it gets it.
     DropNewest,
     /// Its publisher keeps it: the PUBLISH is refused for all its receivers. 5.0: 0x97; 3.1.1 has no word for that: the link
     /// is closed.
     Reject,
+}
+
+impl WhenFull {
+    /// Whether a full queue takes a message, and others go.
+    pub(super) fn takes_all(self) -> bool {
+        matches!(self, WhenFull::DropOldest | WhenFull::KeepLatest)
+    }
 }
 
 /// How fast a backlog may leave. What is sent before it has been on disk is no backlog.

@@ -8,7 +8,7 @@ mod room;
 use super::classes::{Backlog, Class, Tally};
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
 use super::packet_ids::{OWN, PacketIds};
-use super::policy::QueuePolicy;
+use super::policy::{QueuePolicy, WhenFull};
 use super::session::Drops;
 use super::window::Window;
 use crate::limits::{LANE_SEQ_RESERVE, PAGE_BYTES, SEQ_RESERVE};
@@ -259,6 +259,7 @@ impl Queue {
             queued_at: now.service,
             messages_before: self.messages_ever,
             bytes_before: self.bytes_ever,
+            indexed: self.policy.when_full == WhenFull::KeepLatest,
         };
         let no = journal.owe(&row, self.journal_last, now.mono);
         self.journal_last = no;
@@ -334,6 +335,7 @@ impl Queue {
                 up_to: self.disk_tail,
                 rows_max: u32::from(rows_max.map_or(room, |max| max.min(room))),
                 bytes_max: PAGE_BYTES,
+                superseded: false,
             });
         }
         match journal.row(self.journal_next) {

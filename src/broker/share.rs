@@ -5,7 +5,6 @@
 //! time, and who is connected before who is away; among equals members take turns.
 
 use super::link::{Link, Phase};
-use super::policy::WhenFull;
 use super::queue::Queue;
 use super::router::Subscriber;
 use super::session::Session;
@@ -35,7 +34,7 @@ impl Readiness {
         let queues = |queue: &Queue| {
             let policy = queue.policy();
             (qos > Qos::AtMostOnce || policy.qos0)
-                && (policy.when_full == WhenFull::DropOldest || queue.has_room(len))
+                && (policy.when_full.takes_all() || queue.has_room(len))
         };
         let is_queued = session.queue.as_ref().is_some_and(queues);
         let Some(link) = link else {

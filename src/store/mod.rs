@@ -8,12 +8,14 @@
 //! that the simulator crashes.
 
 mod blob;
+mod latest;
 mod lock;
 mod memory;
 mod reader;
 mod sqlite;
 mod writer;
 
+pub use latest::LATEST_TOPICS;
 pub use memory::{Disk, MemoryStore};
 
 use crate::record::{Batch, Event, PageRequest, Recovered, Store};

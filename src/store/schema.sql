@@ -9,8 +9,8 @@
 -- each table as 8-byte little-endian integers (NULL as 0) in that order, then the text column if one is named, then the
 -- record up to the checksum. A row that fails it is skipped and reported, never guessed at.
 --
--- PRAGMA application_id is 'LRDR', PRAGMA user_version is the version of this schema: 2. A database of version 1 becomes
--- one of version 2 when all of this is executed on it; its tables stay as they are, and so does what .schema says of
+-- PRAGMA application_id is 'LRDR', PRAGMA user_version is the version of this schema: 3. A database of version 1 or 2
+-- becomes one of version 3 when all of this is executed on it; its tables stay as they are, and so does what .schema says of
 -- them.
 
 -- Stored sessions.
@@ -94,6 +94,16 @@ CREATE TABLE IF NOT EXISTS message (
   record BLOB NOT NULL                  -- expires_at option<u64> (service seconds), topic, properties, payload (bytes each);
                                         -- checksum over id
 );
+
+-- The latest row of each topic of a queue, of queues that keep no more than that when they are full. It only says where to
+-- look: a row counts as superseded if the row that is named here is there, is newer and has the same topic. An entry whose
+-- row is gone goes later.
+CREATE TABLE IF NOT EXISTS latest (
+  slot INTEGER NOT NULL,                -- session.slot or lane.slot
+  hash INTEGER NOT NULL,                -- FNV-1a of the Topic Name, 64 bits
+  seq  INTEGER NOT NULL,                -- sequence number of the row
+  PRIMARY KEY (slot, hash)
+) WITHOUT ROWID;
 
 -- Slots of ended sessions and lanes whose rows are still being removed, piece by piece.
 CREATE TABLE IF NOT EXISTS ended (

@@ -5,6 +5,7 @@ mod apply;
 mod files;
 mod held;
 mod lanes;
+mod latest;
 mod pages;
 mod recover;
 mod retained;

@@ -1,9 +1,9 @@
 //! A damaged disk: what of it is found bad, what is mended, and what is salvaged.
 
 use crate::harness::{
-    Directory, Fill, Kept, OnDisk, ROOM, all_of, in_words, payload, seqs, session,
+    Directory, Fill, Kept, OnDisk, ROOM, all_of, in_words, payload, seqs, session, superseded,
 };
-use larder::record::{End, PageRequest, Recovered, SessionRecord, WillRecord};
+use larder::record::{End, Event, PageRequest, Recovered, SessionRecord, WillRecord};
 use larder_packet::Qos;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -283,6 +283,67 @@ fn removes_bad_records_of_the_small_tables_and_says_so() {
         in_short(&recovered),
         "1 [7] no will 2 [9] <will 2> hall/a hall/c"
     );
+}
+
+/// What is remembered of topics is never trusted alone.
+#[test]
+fn drops_nothing_for_what_a_damaged_index_says() {
+    let topics = ["a", "b", "a", "c", "a", "b"];
+    for damaged in [
+        "UPDATE latest SET seq = 6 WHERE seq = 5",
+        "UPDATE latest SET seq = 7",
+        "UPDATE latest SET seq = -1",
+        "UPDATE latest SET seq = 'x'",
+        "UPDATE latest SET seq = x'05'",
+        "UPDATE latest SET hash = hash + 1",
+        "UPDATE latest SET slot = 7",
+        "UPDATE queue SET record = x'02' WHERE key & 7 > 4",
+        "DELETE FROM latest",
+    ] {
+        let mut disk = OnDisk::new();
+        disk.commit(session(1).topics(1, 1, &topics).done());
+        assert_eq!(superseded(&disk.read(all_of(1))), [1, 2, 3]);
+        damage(&disk, damaged);
+        let left = superseded(&disk.read(all_of(1)));
+        assert!(left.is_empty() || left == [2], "{damaged}: {left:?}");
+        disk.commit(Fill::new().topics(1, 7, &["a", "b"]).done());
+        let page = disk.read(all_of(1));
+        let good = page.rows.iter().map(|row| row.seq);
+        let expected: Vec<_> = good.filter(|seq| ![4, 7, 8].contains(seq)).collect();
+        let left = superseded(&page);
+        // A row of the index whose key is damaged may stand beside a new one.
+        assert!(left == expected, "{damaged}: {left:?}");
+        assert_eq!(disk.restart().salvaged, None);
+    }
+}
+
+/// An index that cannot be read is left behind.
+#[test]
+fn salvages_a_queue_without_what_it_remembers_of_topics() {
+    let mut disk = OnDisk::new();
+    disk.commit(session(1).topics(1, 1, &["a", "b", "a"]).done());
+    disk.stop();
+    let root = rusqlite::Connection::open(disk.database())
+        .unwrap()
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'latest'",
+            [],
+            |row| row.get::<_, usize>(0),
+        )
+        .unwrap();
+    let mut bytes = fs::read(disk.database()).unwrap();
+    bytes[(root - 1) * 1024] = 0xee;
+    fs::write(disk.database(), &bytes).unwrap();
+    disk.restart();
+    disk.submit(Fill::new().topics(1, 4, &["b"]).done());
+    while !matches!(disk.next_event(), Event::Committed { .. }) {}
+    disk.commit(Fill::new().topics(1, 5, &["b"]).done());
+    let page = disk.read(all_of(1));
+    assert_eq!(
+        (seqs(&page), superseded(&page)),
+        (vec![1, 2, 3, 4, 5], vec![2, 4])
+    );
+    assert!(disk.directory.path().join("larder.db.corrupt-1").exists());
 }
 
 /// Columns of another type or another session, too.

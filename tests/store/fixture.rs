@@ -1,10 +1,10 @@
 //! What an earlier Larder wrote must be read for ever: `fixture-v1.db` was written by schema 1, `fixture-v2.db` by
-//! schema 2.
+//! schema 2, `fixture-v3.db` by schema 3.
 //!
 //! The newest is made by `LARDER_WRITE_FIXTURE=1 cargo test --test store fixture`; a new schema or format gets one under
 //! a new name beside the old ones.
 
-use crate::harness::{Directory, Fill, Kept, OnDisk, all_of, found, in_words, open};
+use crate::harness::{Directory, Fill, Kept, OnDisk, all_of, found, in_words, open, superseded};
 use larder::record::{Batch, LaneRecord, SessionRecord, SubscriptionRecord, WillRecord};
 use larder::time::ServiceSeconds;
 use larder_packet::Qos;
@@ -18,26 +18,45 @@ fn reads_a_fixture_of_schema_1() {
 
 #[test]
 fn reads_a_fixture_of_schema_2() {
+    write_on(read("fixture-v2"));
+}
+
+#[test]
+fn reads_a_fixture_of_schema_3() {
     if std::env::var_os("LARDER_WRITE_FIXTURE").is_some() {
         let mut disk = OnDisk::new();
         disk.commit(contents());
         disk.stop();
-        fs::copy(disk.database(), path("fixture-v2", "db")).unwrap();
-        fs::write(path("fixture-v2", "txt"), in_full(&mut disk)).unwrap();
+        fs::copy(disk.database(), path("fixture-v3", "db")).unwrap();
+        fs::write(path("fixture-v3", "txt"), in_full(&mut disk)).unwrap();
     }
-    write_on(read("fixture-v2"));
+    write_on(read("fixture-v3"));
 }
 
 /// An earlier Larder is to refuse it from then on: it looks at the first bytes of the file.
 #[test]
-fn marks_a_file_of_schema_1_as_one_of_schema_2() {
-    let disk = read("fixture-v1");
-    assert_eq!(version(&disk.database()), 2);
-    let queued = sql(
-        &disk,
-        "SELECT group_concat(seq || ' ' || received) FROM queued",
-    );
-    assert_eq!(queued, "1 0,2 0,7 0");
+fn marks_an_old_file_as_one_of_schema_3() {
+    for (fixture, rows) in [
+        ("fixture-v1", "1 0,2 0,7 0"),
+        ("fixture-v2", "1 0,2 0,4 1,7 0,3 0"),
+    ] {
+        let disk = read(fixture);
+        assert_eq!(version(&disk.database()), 3);
+        let queued = sql(
+            &disk,
+            "SELECT group_concat(seq || ' ' || received) FROM queued",
+        );
+        assert_eq!(queued, rows);
+    }
+}
+
+/// What it had queued is known by its topic only from the first later message on.
+#[test]
+fn remembers_topics_in_an_old_file_from_now_on() {
+    let mut disk = read("fixture-v2");
+    assert_eq!(superseded(&disk.read(all_of(1))), []);
+    disk.commit(Fill::new().topics(1, 5, &["hall/4/state", "hall/9"]).done());
+    assert_eq!(superseded(&disk.read(all_of(1))), [2]);
 }
 
 #[test]
@@ -56,7 +75,7 @@ fn migrates_although_somebody_reads() {
     // The version in the file and that in the log differ; the next start finds both.
     let (threads, _, recovered) = open(image.path(), 1 << 30).unwrap();
     assert_eq!(recovered.sessions[0].held.len(), 1);
-    assert_eq!(version(&image.path().join("larder.db")), 2);
+    assert_eq!(version(&image.path().join("larder.db")), 3);
     drop(threads);
     drop(somebody);
 }
@@ -84,7 +103,7 @@ fn salvages_a_file_of_schema_1() {
         told.contains("2 sessions, 3 queued messages and 0 retained messages"),
         "{told}"
     );
-    assert_eq!(version(&disk.database()), 2);
+    assert_eq!(version(&disk.database()), 3);
     disk.commit(Fill::new().received(1, 2).done());
     assert!(in_words(&disk.read(all_of(1)))[1].contains("received"));
 }
@@ -205,7 +224,7 @@ fn contents() -> Batch {
         .lane(42, 1, LaneRecord { number: 3, ..alarm }, "Störungen");
     let alarm = fill.message("alarm/fire", b"smoke");
     fill.owe(alarm, 41, 3);
-    fill.done()
+    fill.topics(42, 1, &["pump/1", "pump/2", "pump/1"]).done()
 }
 
 /// All that can be read, after a restart.

@@ -395,7 +395,24 @@ impl Fill {
             queued_at: ServiceSeconds(1_000 + seq),
             messages_before,
             bytes_before,
+            indexed: true,
         }));
+    }
+
+    /// The row that was owed last is not remembered as the latest of its topic.
+    pub(crate) fn not_indexed(&mut self) {
+        if let Some(Change::Owe(owe)) = self.0.changes.last_mut() {
+            owe.indexed = false;
+        }
+    }
+
+    /// A message on each of these topics, owed to `key` with the numbers from `seq` on.
+    pub(crate) fn topics(mut self, key: u64, seq: Seq, topics: &[&str]) -> Fill {
+        for (topic, seq) in topics.iter().zip(seq..) {
+            let message = self.message(topic, &payload(seq, 10));
+            self.owe(message, key, seq);
+        }
+        self
     }
 
     /// A message of its own for each of `seqs`, owed to `key`.
@@ -546,6 +563,7 @@ pub(crate) fn all_of(key: u64) -> PageRequest {
         up_to: 1 << 40,
         rows_max: 10_000,
         bytes_max: 64 << 20,
+        superseded: true,
     }
 }
 
@@ -553,12 +571,18 @@ pub(crate) fn seqs(page: &Page) -> Vec<Seq> {
     page.rows.iter().map(|row| row.seq).collect()
 }
 
+/// Of the whole queue, the rows that are superseded.
+pub(crate) fn superseded(page: &Page) -> Vec<Seq> {
+    let superseded = page.rows.iter().filter(|row| row.superseded);
+    superseded.map(|row| row.seq).collect()
+}
+
 /// A page in words, so that two can be compared.
 pub(crate) fn in_words(page: &Page) -> Vec<String> {
     let text = |span: Span| String::from_utf8_lossy(span.of(&page.bytes)).into_owned();
     let rows = page.rows.iter().map(|row| {
         format!(
-            "{} {:?} {:?} {:?} {:?} {:?} {} {:?} {} bytes at {}{}{}",
+            "{} {:?} {:?} {:?} {:?} {:?} {} {:?} {} bytes at {}{}{}{}",
             row.seq,
             text(row.message.topic),
             text(row.message.properties),
@@ -571,7 +595,8 @@ pub(crate) fn in_words(page: &Page) -> Vec<String> {
             row.queued_at.0,
             if row.received { " received" } else { "" },
             row.share
-                .map_or(String::new(), |share| format!(" by {}", share.0))
+                .map_or(String::new(), |share| format!(" by {}", share.0)),
+            if row.superseded { " superseded" } else { "" }
         )
     });
     rows.chain([format!(

@@ -91,13 +91,17 @@ impl Life {
             19 if !is_lane => fill.will(some_key, &some_payload(random), will(random)),
             22 => fill.no_will(some_key),
             _ => {
-                let message = fill.message("some/topic", &some_payload(random));
+                let topic = format!("some/topic/{}", random.below(5));
+                let message = fill.message(&topic, &some_payload(random));
                 let size = u64::from(fill.peek(message).len());
                 let share = 1 + random.below(3);
                 for (&key, (rows, bytes, last)) in &mut self.queues {
                     if random.below(share) == 0 {
                         *last += 1 + random.below(2);
                         fill.owe_after(message, key, *last, *rows, *bytes);
+                        if random.below(4) == 0 {
+                            fill.not_indexed();
+                        }
                         *rows += 1;
                         *bytes += size;
                     }

@@ -1,10 +1,11 @@
 //! What every store promises.
 
-use crate::harness::{Fill, InMemory, Kept, OnDisk, all_of, in_words, payload, seqs};
+use crate::harness::{Fill, InMemory, Kept, OnDisk, all_of, in_words, payload, seqs, superseded};
 use larder::record::{
     Change, Dropped, End, Extent, PageRequest, RecoveredMessage, RecoveredRetained, RecoveredWill,
     SessionKey, SessionRecord, SubscriptionRecord, Will, WillRecord,
 };
+use larder::store::LATEST_TOPICS;
 use larder::time::ServiceSeconds;
 use larder_packet::Qos;
 
@@ -27,6 +28,8 @@ promises! {
     shares_a_message_until_the_last_row_is_settled
     reads_pages_within_their_limits
     reads_pages_from_the_newest_row_back
+    knows_which_rows_are_superseded
+    lets_a_row_stay_whose_topic_it_does_not_remember
     ignores_what_is_not_there
     drops_the_oldest_rows_of_a_range
     lets_stay_what_a_receiver_may_have_begun_with
@@ -292,6 +295,75 @@ fn reads_pages_from_the_newest_row_back(store: &mut dyn Kept) {
         ..request
     });
     assert_eq!((seqs(&page), page.read_up_to), (vec![50], 50));
+}
+
+fn knows_which_rows_are_superseded(store: &mut dyn Kept) {
+    let mut fill = Fill::new()
+        .session(1, "a", RECORD)
+        .session(2, "b", RECORD)
+        .topics(1, 1, &["a", "b", "a", "c", "a/b", "b"]);
+    // A message that several are owed stands beside their rows.
+    let shared = fill.message("c", b"shared");
+    fill.owe(shared, 1, 7);
+    fill.owe(shared, 2, 1);
+    let old = fill.message("a", b"of no index");
+    fill.owe(old, 1, 8);
+    fill.not_indexed();
+    store.commit(fill.topics(2, 2, &["c"]).done());
+    for _ in 0..2 {
+        assert_eq!(superseded(&store.read(all_of(1))), [1, 2, 4]);
+        assert_eq!(superseded(&store.read(all_of(2))), [1]);
+        store.restart();
+    }
+    let newest = PageRequest {
+        from: End::Newest,
+        after: 1,
+        up_to: 4,
+        ..all_of(1)
+    };
+    assert_eq!(superseded(&store.read(newest)), [4, 2]);
+    let not_asked = PageRequest {
+        superseded: false,
+        ..all_of(1)
+    };
+    assert_eq!(superseded(&store.read(not_asked)), []);
+
+    // The latest of "b" is gone, and that of "c" has been received: what they had superseded may be the latest there is.
+    store.commit(Fill::new().settle(1, 6).received(1, 7).done());
+    assert_eq!(superseded(&store.read(all_of(1))), [1]);
+    store.commit(Fill::new().topics(1, 9, &["b", "c"]).done());
+    assert_eq!(superseded(&store.read(all_of(1))), [1, 2, 4]);
+    store.commit(Fill::new().received(1, 2).received(1, 9).done());
+    assert_eq!(superseded(&store.read(all_of(1))), [1, 4]);
+}
+
+fn lets_a_row_stay_whose_topic_it_does_not_remember(store: &mut dyn Kept) {
+    let max = u64::from(LATEST_TOPICS);
+    let mut fill = Fill::new().session(1, "a", RECORD);
+    for seq in 1..=max + 1 {
+        let message = fill.message(&format!("{seq}"), b"");
+        fill.owe_after(message, 1, seq, seq - 1, 0);
+    }
+    store.commit(fill.done());
+    let unknown = format!("{}", max + 1);
+    store.commit(Fill::new().topics(1, max + 2, &[&unknown, "1"]).done());
+    let last = PageRequest {
+        after: max,
+        ..all_of(1)
+    };
+    assert_eq!(superseded(&store.read(last)), []);
+    assert_eq!(superseded(&store.read(all_of(1))), [1]);
+
+    // Topics are forgotten whose rows are gone.
+    let mut fill = Fill::new();
+    for seq in 1..=max / 16 {
+        fill = fill.settle(1, seq);
+    }
+    store.commit(fill.done());
+    store.commit(Fill::new().topics(1, max + 4, &[&unknown]).done());
+    assert_eq!(superseded(&store.read(last)), [max + 1, max + 2]);
+    store.restart();
+    assert_eq!(superseded(&store.read(last)), [max + 1, max + 2]);
 }
 
 fn ignores_what_is_not_there(store: &mut dyn Kept) {

@@ -1,5 +1,6 @@
 //! A queue in memory: its rows by their numbers.
 
+use super::super::latest::{LATEST_TOPICS, Sweep, hash};
 use crate::record::{
     Batch, DropOldest, Dropped, End, Extent, Message, Owe, Page, PageRequest, PageRow, Passed, Seq,
     ShareKey, Span,
@@ -14,6 +15,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     rows: BTreeMap<Seq, StoredRow>,
+    /// The latest row of each topic, by the topic's hash.
+    latest: BTreeMap<u64, Seq>,
+    sweep: Sweep,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +77,40 @@ impl Queue {
             bytes_before: owe.bytes_before,
         };
         self.rows.insert(owe.seq, row);
+        if owe.indexed {
+            let topic = batch.messages[index].topic.of(&batch.bytes);
+            self.note_latest(hash(topic), owe.seq);
+        }
+    }
+
+    fn note_latest(&mut self, hash: u64, seq: Seq) {
+        if let Some(latest) = self.latest.get_mut(&hash) {
+            *latest = seq;
+            return;
+        }
+        let is_full = |latest: &BTreeMap<u64, Seq>| latest.len() >= LATEST_TOPICS as usize;
+        if is_full(&self.latest) {
+            let head = self.rows.first_key_value().map_or(seq, |(&head, _)| head);
+            if self.sweep.is_due(head) {
+                self.latest.retain(|_, of| *of >= head);
+            }
+        }
+        if !is_full(&self.latest) {
+            self.latest.insert(hash, seq);
+        }
+    }
+
+    /// Whether there is a newer row with the topic of this one.
+    fn is_superseded(&self, seq: Seq, row: &StoredRow) -> bool {
+        let Some(message) = &row.message else {
+            return false;
+        };
+        let latest = self.latest.get(&hash(&message.topic));
+        let Some(newer) = latest.filter(|latest| **latest > seq) else {
+            return false;
+        };
+        let newer = self.rows.get(newer).and_then(|row| row.message.as_ref());
+        newer.is_some_and(|newer| newer.topic == message.topic)
     }
 
     pub(super) fn drop_oldest(&mut self, oldest: &DropOldest) -> Dropped {
@@ -139,6 +177,7 @@ impl Queue {
                 retain: row.retain,
                 subscription_ids,
                 share: row.share,
+                superseded: request.superseded && self.is_superseded(seq, row),
             });
         }
         page

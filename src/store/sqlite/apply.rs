@@ -2,6 +2,7 @@
 
 use super::super::Noted;
 use super::super::blob::{Flags, MessageRecord, RowRecord, seal, seal_row, unseal, unseal_row};
+use super::latest::{self, Counts};
 use super::pages::row_columns;
 use super::{
     Connection, ErrorCode, Fault, OptionalExtension, Row, SEQ_MAX, blob, from_sql, integer, params,
@@ -24,6 +25,7 @@ pub(super) struct Memo {
     written_down: WrittenDown,
     /// Where a record is encoded.
     pub(super) record: Vec<u8>,
+    pub(super) latest: Counts,
     shared: Vec<Shared>,
     removed: Vec<i64>,
     ranges: Vec<(i64, i64)>,
@@ -55,6 +57,7 @@ impl Memo {
             next_message,
             written_down: read_service(connection)?.unwrap_or_default(),
             record: Vec::new(),
+            latest: Counts::default(),
             shared: Vec::new(),
             removed: Vec::new(),
             ranges: Vec::new(),
@@ -64,6 +67,7 @@ impl Memo {
     /// To be called once what [`apply`] returned is committed.
     pub(super) fn keep(&mut self, written_down: WrittenDown) {
         self.written_down = written_down;
+        self.latest.keep();
         self.record.clear();
         self.record.shrink_to(RECORD_BYTES_KEPT);
     }
@@ -75,6 +79,7 @@ pub(super) fn apply(
     memo: &mut Memo,
     batch: &Batch,
 ) -> Result<(Vec<Dropped>, WrittenDown), Fault> {
+    memo.latest.begin();
     memo.shared.clear();
     memo.shared.resize(batch.messages.len(), Shared::default());
     for change in &batch.changes {
@@ -224,6 +229,10 @@ impl Application<'_> {
             inserted => {
                 inserted?;
             }
+        }
+        if owe.indexed {
+            let topic = message.topic.of(&batch.bytes);
+            latest::note(self.connection, &mut self.memo.latest, slot, topic, owe.seq)?;
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 use super::super::READER_CACHE_BYTES;
 use super::super::blob::{MessageRecord, unseal, unseal_row};
 use super::{
-    BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, params, queue_key,
-    retained, seq_of, slot_of,
+    BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, latest, params,
+    queue_key, retained, seq_of, slot_of,
 };
 use crate::record::{End, Message, Page, PageRequest, PageRow, RecoveredRetained, Span};
 use std::path::Path;
@@ -68,6 +68,12 @@ impl Reader {
                 page.bad.push(last);
             }
         }
+        if request.superseded {
+            for row in page.rows.iter_mut().filter(|row| !row.received) {
+                let topic = row.message.topic.of(&page.bytes);
+                row.superseded = latest::is_superseded(&transaction, slot, row.seq, topic)?;
+            }
+        }
         Ok(page)
     }
 
@@ -119,6 +125,7 @@ fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<b
         retain,
         subscription_ids,
         share: record.share,
+        superseded: false,
     });
     Ok(true)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 /// The application_id of Larder's databases.
 const APPLICATION_ID: u32 = u32::from_be_bytes(*b"LRDR");
 /// The user_version of `schema.sql`.
-const SCHEMA_VERSION: u32 = 2;
+const SCHEMA_VERSION: u32 = 3;
 const SCHEMA: &str = include_str!("../schema.sql");
 
 /// What stands in a database's first bytes.

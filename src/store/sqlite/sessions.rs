@@ -3,6 +3,7 @@
 use super::super::Noted;
 use super::super::blob::{seal, unseal};
 use super::apply::{Application, WrittenDown, release_message, remove_rows, text_of};
+use super::latest;
 use super::recover::STAND_IN;
 use super::{
     Connection, Fault, OptionalExtension, Row, SEQ_MAX, SLOTS, blob, integer, params, queue_key,
@@ -132,10 +133,12 @@ impl Application<'_> {
     }
 
     /// Lets the rows of a slot be purged.
-    pub(super) fn end_slot(&self, slot: i64) -> Result<(), Fault> {
+    pub(super) fn end_slot(&mut self, slot: i64) -> Result<(), Fault> {
+        self.memo.latest.forget(slot);
         self.connection
             .prepare_cached(
-                "INSERT INTO ended SELECT ?1 WHERE EXISTS (SELECT 1 FROM queue WHERE key BETWEEN ?2 AND ?3)",
+                "INSERT INTO ended SELECT ?1 WHERE EXISTS (SELECT 1 FROM queue WHERE key BETWEEN ?2 AND ?3)
+                 OR EXISTS (SELECT 1 FROM latest WHERE slot = ?1)",
             )?
             .execute([slot, queue_key(slot, 0), queue_key(slot, SEQ_MAX)])?;
         Ok(())
@@ -173,8 +176,11 @@ pub(super) fn ended_slot(connection: &Connection) -> Result<Option<i64>, Fault> 
     Ok(statement.query_row([], |row| row.get(0)).optional()?)
 }
 
-/// Removes the first rows of an ended session, and with the last of them its slot.
+/// Removes what is known of the topics of an ended session, then its first rows, and with the last of them its slot.
 pub(super) fn purge(connection: &Connection, slot: i64) -> Result<(), Fault> {
+    if latest::purge(connection, slot, PURGE_ROWS)? {
+        return Ok(());
+    }
     let mut statement = connection.prepare_cached(
         "SELECT key, size, message FROM queue WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
     )?;
