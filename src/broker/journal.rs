@@ -6,15 +6,16 @@
 
 mod commit;
 mod retained;
+mod row;
 
 pub(in crate::broker) use retained::{InBatch, RetainedChange};
+pub(in crate::broker) use row::{CommittedRow, NewRow, Row, RowView};
 
 use super::message::Content;
 use crate::limits::BATCH_SETTLEMENTS;
 use crate::net::LinkId;
-use crate::record::{Batch, Change, Message, Owe, Seq, SessionKey, ShareKey, Span, Ticket};
-use crate::time::{Mono, Now, ServiceSeconds};
-use larder_packet::Qos;
+use crate::record::{Batch, Change, Message, Owe, Seq, SessionKey, Span, Ticket};
+use crate::time::{Mono, Now};
 use std::sync::Arc;
 
 /// Numbers the messages of all batches.
@@ -43,48 +44,6 @@ pub(super) enum RestsOn {
     Walks,
 }
 
-/// A row to be appended.
-pub(super) struct NewRow<'a> {
-    /// The session's place in the core's table.
-    pub(super) place: u32,
-    /// The number of the queue among the session's lanes.
-    pub(super) lane: u8,
-    pub(super) session: SessionKey,
-    pub(super) seq: Seq,
-    pub(super) message: MessageNo,
-    pub(super) qos: Qos,
-    pub(super) retain: bool,
-    pub(super) subscription_ids: &'a [u8],
-    pub(super) share: Option<ShareKey>,
-    pub(super) queued_at: ServiceSeconds,
-    pub(super) messages_before: u64,
-    pub(super) bytes_before: u64,
-    pub(super) indexed: bool,
-}
-
-/// A row as the journal keeps it while its batch is not committed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) place: u32,
-    pub(super) lane: u8,
-    pub(super) seq: Seq,
-    /// The next row of the same session, in this batch or the next.
-    pub(super) next: RowNo,
-    pub(super) sent: bool,
-    settled: bool,
-    message: u32,
-    change: u32,
-    at: Mono,
-}
-
-/// A row with its bytes.
-pub(super) struct RowView<'a> {
-    pub(super) row: &'a Row,
-    pub(super) owe: &'a Owe,
-    pub(super) message: &'a Message,
-    pub(super) bytes: &'a [u8],
-}
-
 struct MessageState {
     /// Rows that are not settled.
     owed: u32,
@@ -111,13 +70,6 @@ impl Side {
         let index = usize::try_from(no.0.checked_sub(self.first_message)?).ok()?;
         self.messages.get_mut(index)
     }
-}
-
-/// What the commit of a batch means to the sessions that have rows in it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CommittedRow {
-    pub(super) no: RowNo,
-    pub(super) row: Row,
 }
 
 /// The two batches.
