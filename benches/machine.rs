@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// As `/proc/…/stat` and the block devices count.
 const SECTOR_BYTES: u64 = 512;
+/// `USER_HZ` is 100 wherever Linux runs.
+const MILLISECONDS_PER_TICK: u64 = 10;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Who runs where.
@@ -46,18 +48,46 @@ pub(crate) fn raise_open_files() -> Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// CPU time that a process's threads have had.
-pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
-    let mut nanoseconds = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
-            continue;
-        };
-        let first = text.split_whitespace().next().unwrap_or_default();
-        nanoseconds += first.parse::<u64>()?;
+/// What a process's threads have had of their core so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CpuTime {
+    pub(crate) total: Duration,
+    /// The part in the system, in whole hundredths of a second.
+    pub(crate) system: Duration,
+    /// In which they could have run, and somebody else did.
+    pub(crate) waited: Duration,
+}
+
+impl CpuTime {
+    pub(crate) fn of(pid: u32) -> Result<CpuTime> {
+        let mut time = CpuTime::default();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end meanwhile.
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+                continue;
+            };
+            let mut figures = text.split_whitespace().map(str::parse);
+            let mut next = || figures.next().unwrap_or(Ok(0)).map(Duration::from_nanos);
+            time.total += next()?;
+            time.waited += next()?;
+        }
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The second field is the program's name in brackets; the fifteenth is meant.
+        let ticks = text
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(12))
+            .ok_or("/proc has no system time")?;
+        time.system = Duration::from_millis(ticks.parse::<u64>()? * MILLISECONDS_PER_TICK);
+        Ok(time)
     }
-    Ok(Duration::from_nanos(nanoseconds))
+
+    pub(crate) fn since(self, before: CpuTime) -> CpuTime {
+        CpuTime {
+            total: self.total.saturating_sub(before.total),
+            system: self.system.saturating_sub(before.system),
+            waited: self.waited.saturating_sub(before.waited),
+        }
+    }
 }
 
 /// Resident memory of a process, in bytes.

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::broker::{Broker, Kind};
 use crate::crowd::{Crowd, Form};
 use crate::load::{Load, Traffic, Until};
-use crate::machine;
+use crate::machine::{self, CpuTime};
 use crate::options::Options;
 use crate::rows::{Backlog, Beside, Row, Work};
 use crate::tally::Faults;
@@ -22,11 +22,31 @@ const STARTS: usize = 5;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) value: f64,
-    /// Of the broker, in microseconds for each message.
-    pub(crate) cpu: Option<f64>,
-    /// Parts of the time in which broker and generator had a core: 1 is all of it.
-    pub(crate) busy: Option<(f64, f64)>,
+    pub(crate) effort: Option<Effort>,
     pub(crate) faults: Faults,
+}
+
+/// What it took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// CPU time of the broker for each message, in microseconds.
+    pub(crate) cpu: f64,
+    /// The part of it in the system.
+    pub(crate) system: f64,
+    /// Parts of the time in which broker and generator had their cores: 1 is all of it.
+    pub(crate) broker_busy: f64,
+    pub(crate) generator_busy: f64,
+    /// Parts of the time in which they wanted it and other programs had it.
+    pub(crate) broker_waited: f64,
+    pub(crate) generator_waited: f64,
+}
+
+impl Effort {
+    /// The generator had no time to spare, and the broker had.
+    pub(crate) fn is_limited_by_generator(&self) -> bool {
+        self.generator_busy + self.generator_waited > 0.95
+            && self.broker_busy + self.broker_waited < 0.9
+    }
 }
 
 impl From<f64> for Sample {
@@ -70,8 +90,8 @@ fn messages(backlog: Backlog, options: &Options) -> u64 {
 struct Stretch {
     pid: u32,
     began: Instant,
-    broker: Duration,
-    generator: Duration,
+    broker: CpuTime,
+    generator: CpuTime,
 }
 
 impl Stretch {
@@ -80,20 +100,27 @@ impl Stretch {
         Ok(Stretch {
             pid,
             began: Instant::now(),
-            broker: machine::cpu_time(pid)?,
-            generator: machine::cpu_time(process::id())?,
+            broker: CpuTime::of(pid)?,
+            generator: CpuTime::of(process::id())?,
         })
     }
 
+    /// The rate of so many messages, and what they took.
     fn end(&self, messages: u64) -> Result<Sample> {
-        let elapsed = self.began.elapsed();
-        let broker = machine::cpu_time(self.pid)?.saturating_sub(self.broker);
-        let generator = machine::cpu_time(process::id())?.saturating_sub(self.generator);
-        let busy = |cpu: Duration| cpu.as_secs_f64() / elapsed.as_secs_f64();
+        let elapsed = self.began.elapsed().as_secs_f64();
+        let broker = CpuTime::of(self.pid)?.since(self.broker);
+        let generator = CpuTime::of(process::id())?.since(self.generator);
+        let part = |time: Duration| time.as_secs_f64() / elapsed;
         Ok(Sample {
-            value: messages as f64 / elapsed.as_secs_f64(),
-            cpu: Some(broker.as_secs_f64() * 1e6 / messages.max(1) as f64),
-            busy: Some((busy(broker), busy(generator))),
+            value: messages as f64 / elapsed,
+            effort: Some(Effort {
+                cpu: broker.total.as_secs_f64() * 1e6 / messages.max(1) as f64,
+                system: broker.system.as_secs_f64() / broker.total.as_secs_f64(),
+                broker_busy: part(broker.total),
+                generator_busy: part(generator.total),
+                broker_waited: part(broker.waited),
+                generator_waited: part(generator.waited),
+            }),
             faults: Faults::default(),
         })
     }
@@ -149,8 +176,6 @@ fn latency(broker: &Broker, traffic: Traffic, rate: f64, options: &Options) -> R
     load.settle()?;
     let mut sample = stretch.end(load.counts().received - before)?;
     sample.faults = load.faults();
-    // The loop spins between messages.
-    sample.busy = None;
     let latencies = load.take_latencies();
     let at = |part: f64| -> Result<Sample> {
         let index = (latencies.len() as f64 * part) as usize;

@@ -1,7 +1,7 @@
 //! The table: medians of all rounds, as Markdown.
 
 use crate::broker::Kind;
-use crate::measure::Sample;
+use crate::measure::{Effort, Sample};
 use crate::rows::{Figure, Row};
 use crate::tally::Faults;
 use std::collections::BTreeMap;
@@ -9,14 +9,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 pub(crate) const HEAD: &str = "\
-| row | unit | Larder | mosquitto | ratio | best peer's | relay | CPU µs a message | ratio | busy % | fdatasync ms | lost, doubled, disordered |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |";
+| row | unit | Larder | mosquitto | ratio | best peer's | relay | CPU µs a message | ratio | system % | busy % | waited % | fdatasync ms | lost, doubled, disordered |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |";
 
 pub(crate) const LEGEND: &str = "\
-ratio: Larder ÷ mosquitto. best peer's: the best of Mosquitto 2.1.2, NanoMQ 0.25, rumqttd 0.20 and FlashMQ 1.26 ÷ mosquitto, as
-measured once. relay: the same bytes without MQTT. CPU: of the broker, Larder / mosquitto / relay. busy: Larder's core and beside it the
-generator's. *: the generator was the limit. fdatasync: the median on this disk before each run. The last column: Larder; mosquitto, of
-all rounds.";
+ratio: Larder ÷ mosquitto. best peer's: the best of Mosquitto 2.1.2, NanoMQ 0.25, rumqttd 0.20 and FlashMQ 1.26 ÷ mosquitto, as measured
+once. relay: the same bytes without MQTT. CPU: of the broker, Larder / mosquitto / relay; system: the part of Larder's in the kernel.
+busy: Larder on its core / the generator on the other. waited: they wanted it and other programs had it: what spoils a rate. *: the
+generator was the limit. fdatasync: the median on this disk before each run. The last column: Larder; mosquitto, of all rounds.";
 
 /// All samples of a row: by broker, for each round, for each figure.
 pub(crate) type Samples = BTreeMap<Kind, Vec<Vec<Sample>>>;
@@ -42,11 +42,15 @@ fn line(
     text: &mut String,
 ) {
     let value = |kind| median(column.get(&kind)?.iter().map(|sample| sample.value));
-    let cpu = |kind| median(column.get(&kind)?.iter().filter_map(|sample| sample.cpu));
+    let effort = |kind, part: fn(&Effort) -> f64| {
+        let efforts = column.get(&kind)?.iter().filter_map(|sample| sample.effort);
+        median(efforts.map(|effort| part(&effort)))
+    };
     let ratio = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs?);
     let shown = |kind| {
         let samples = column.get(&kind).map_or(&[][..], Vec::as_slice);
-        let limited = samples.iter().filter(|sample| is_limited(sample)).count();
+        let efforts = samples.iter().filter_map(|sample| sample.effort);
+        let limited = efforts.filter(Effort::is_limited_by_generator).count();
         let mark = if limited * 2 > samples.len() { "*" } else { "" };
         value(kind).map_or_else(String::new, |value| {
             format!("{}{mark}", number(value, figure.decimals))
@@ -59,18 +63,17 @@ fn line(
         format!("{}, {}, {}", sum.lost, sum.doubled, sum.disordered)
     };
     let (ours, theirs) = (Kind::Larder, Kind::Mosquitto);
-    let cpus = [ours, theirs, Kind::Relay].map(|kind| cell(cpu(kind), 3));
-    let busy = |part: fn((f64, f64)) -> f64| {
-        let ours = column.get(&ours).into_iter().flatten();
-        let busy = median(ours.filter_map(|sample| sample.busy).map(part));
-        cell(busy.map(|part| part * 100.0), 0)
+    let cpu = |kind| effort(kind, |effort| effort.cpu);
+    let percent = |part| cell(effort(ours, part).map(|part| part * 100.0), 0);
+    let both = |of_broker, of_generator| {
+        let (of_broker, of_generator) = (percent(of_broker), percent(of_generator));
+        joined(&[of_broker, of_generator])
     };
-    let busy = [busy(|(broker, _)| broker), busy(|(_, generator)| generator)];
     let sync = median(sync_times.iter().map(|time| time.as_secs_f64() * 1e3));
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "| {} {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}; {} |",
+        "| {} {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}; {} |",
         row.name,
         figure.label,
         figure.unit,
@@ -79,19 +82,24 @@ fn line(
         cell(ratio(value(ours), value(theirs)), 2),
         cell(figure.best, 2),
         shown(Kind::Relay),
-        cpus.join(" / ").trim_matches([' ', '/']),
+        joined(&[ours, theirs, Kind::Relay].map(|kind| cell(cpu(kind), 3))),
         cell(ratio(cpu(ours), cpu(theirs)), 3),
-        busy.join(" / ").trim_matches([' ', '/']),
+        percent(|effort| effort.system),
+        both(|effort| effort.broker_busy, |effort| effort.generator_busy),
+        both(
+            |effort| effort.broker_waited,
+            |effort| effort.generator_waited
+        ),
         cell(sync, 2),
         faults(ours),
         faults(theirs),
     );
 }
 
-/// The generator had no time to spare, and the broker had.
-fn is_limited(sample: &Sample) -> bool {
-    let is_limit = |(broker, generator)| generator > 0.95 && broker < 0.9;
-    sample.busy.is_some_and(is_limit)
+/// What there is, with slashes between.
+fn joined(cells: &[String]) -> String {
+    let there: Vec<&str> = cells.iter().map(String::as_str).collect();
+    there.join(" / ").trim_matches([' ', '/']).to_owned()
 }
 
 fn cell(value: Option<f64>, decimals: usize) -> String {
