@@ -1,12 +1,14 @@
 //! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
 
 use crate::broker::{
-    JOURNAL_ROW_BYTES, LANE_BYTES, LINK_BYTES, SESSION_BYTES, acks_bytes, window_bytes,
+    JOURNAL_ROW_BYTES, LANE_BYTES, LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES, acks_bytes,
+    window_bytes,
 };
 use crate::config::{Config, ShownSize};
 use crate::limits::{
     BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, KEPT_MESSAGE_BYTES,
-    KEPT_MESSAGES, LINK_READ_BYTES, PAGE_BYTES, PAGES, SESSION_LANES, WILL_BYTES, WILL_COST_BYTES,
+    KEPT_MESSAGES, LINK_READ_BYTES, PAGE_BYTES, PAGES, SESSION_LANES, SYS_CLIENTS, WILL_BYTES,
+    WILL_COST_BYTES,
 };
 use crate::net::{EVENTS_BYTES, LINK_PLACE_BYTES, SocketOptions};
 use crate::observe::log::{LOG_RING_BYTES, LOG_STACK_BYTES};
@@ -187,6 +189,11 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             "pages of queues (limits.packet_max)",
             PAGES as u64,
             PAGE_BYTES as usize + limits.packet_max as usize,
+        ),
+        row(
+            "clients with drops under $SYS",
+            SYS_CLIENTS as u64,
+            SYS_CLIENT_BYTES,
         ),
         row("read buffer, events", 1, LINK_READ_BYTES + EVENTS_BYTES),
         row("SQLite", 1, store::SQLITE_HEAP_BYTES),

@@ -83,6 +83,8 @@ pub const SUBSCRIBE_WALK_STEPS: usize = 64;
 pub const RETAINED_STEPS: usize = 256;
 /// How often what a topic retains is written, if its messages are of QoS 0.
 pub const RETAINED_WAIT: Duration = Duration::from_secs(60);
+/// Clients of which `$SYS` tells what was dropped on its way to them: those that have lost something most recently.
+pub const SYS_CLIENTS: usize = 50;
 /// How often retained messages that have expired are looked for, to be removed.
 pub const RETAINED_SWEEP: Duration = Duration::from_secs(10);
 /// Sequence numbers reserved at a time.

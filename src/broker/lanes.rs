@@ -95,17 +95,21 @@ pub(super) fn queue_of_mut<'a>(
 }
 
 impl Broker {
-    /// What was dropped on its way to a stored session since the start, by class: the first, `None`, is what is in none.
+    /// What was dropped on its way to a session since the start, by class: the first, `None`, is what is in none.
     #[must_use]
     pub fn drops_of(&self, client_id: &str) -> Vec<(Option<&str>, Drops)> {
         let place = self.sessions.find(client_id);
         let Some(session) = place.and_then(|place| self.sessions.get(place)) else {
             return Vec::new();
         };
-        let own = session.queue.iter().map(|queue| (None, queue.drops));
-        let lanes = session.lanes.iter();
-        own.chain(lanes.map(|lane| (Some(&*lane.name), lane.queue.drops)))
-            .collect()
+        let mut own = session.drops;
+        let mut all = vec![(None, own)];
+        for lane in &session.lanes {
+            own = own.without(lane.queue.drops);
+            all.push((Some(&*lane.name), lane.queue.drops));
+        }
+        all[0].1 = own;
+        all
     }
 
     /// Gives a stored session the lanes that its classes lack, as far as there is room.

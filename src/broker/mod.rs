@@ -65,6 +65,8 @@ pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
 pub use policy::{QueuePolicy, QueueRule, Rate, WhenFull};
 pub use recover::ConfiguredSession;
 pub use session::Drops;
+/// Bytes of a client of which `$SYS` tells what was dropped.
+pub(crate) const SYS_CLIENT_BYTES: usize = sys::SYS_CLIENT_BYTES;
 pub(crate) use window::window_bytes;
 
 use crate::limits::{Limits, SERVICE_NOTE};

@@ -55,17 +55,25 @@ impl Drops {
         drops
     }
 
+    /// Each reason by its name under `$SYS`, with how many it dropped.
+    #[must_use]
+    pub fn by_reason(&self) -> [(&'static str, u64); 8] {
+        [
+            ("queue-full", self.queue_full),
+            ("overflow", self.overflow),
+            ("expired", self.expired),
+            ("too-large", self.too_large),
+            ("away", self.away),
+            ("damaged", self.damaged),
+            ("aged", self.aged),
+            ("no-member", self.no_member),
+        ]
+    }
+
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        self.queue_full
-            + self.overflow
-            + self.expired
-            + self.too_large
-            + self.away
-            + self.damaged
-            + self.aged
-            + self.no_member
+        self.by_reason().iter().map(|(_, count)| count).sum()
     }
 
     pub(super) fn add(&mut self, other: Drops) {
@@ -77,6 +85,20 @@ impl Drops {
         self.damaged += other.damaged;
         self.aged += other.aged;
         self.no_member += other.no_member;
+    }
+
+    /// Without those of a part.
+    pub(super) fn without(&self, part: Drops) -> Drops {
+        Drops {
+            queue_full: self.queue_full.saturating_sub(part.queue_full),
+            overflow: self.overflow.saturating_sub(part.overflow),
+            expired: self.expired.saturating_sub(part.expired),
+            too_large: self.too_large.saturating_sub(part.too_large),
+            away: self.away.saturating_sub(part.away),
+            damaged: self.damaged.saturating_sub(part.damaged),
+            aged: self.aged.saturating_sub(part.aged),
+            no_member: self.no_member.saturating_sub(part.no_member),
+        }
     }
 }
 
@@ -141,6 +163,8 @@ pub(super) struct Session {
     /// The publish whose routing met it last, and its place among the targets.
     pub(super) matched: (u64, u32),
     pub(super) drops: Drops,
+    /// How many of them had been told under `$SYS`.
+    pub(super) drops_told: u64,
 }
 
 impl Session {
@@ -180,6 +204,7 @@ impl Session {
             is_dirty: false,
             matched: (0, 0),
             drops: Drops::default(),
+            drops_told: 0,
         }
     }
 

@@ -1,8 +1,14 @@
 //! `$SYS`: what Mosquitto's users look at, under its names and in its formats, and what Larder has to say beside it.
 
+mod clients;
+
+pub(super) use clients::SYS_CLIENT_BYTES;
+
 use super::load::{Load, MINUTES};
 use super::{Broker, Counters};
 use crate::time::{Mono, Now};
+use clients::Client;
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -14,6 +20,8 @@ pub(super) struct Sys {
     started: Mono,
     told: Mono,
     loads: [Load; LOADS.len()],
+    /// Those of which it is told what was dropped on its way to them, in the order in which they lost something last.
+    clients: VecDeque<Client>,
 }
 
 impl Sys {
@@ -24,6 +32,7 @@ impl Sys {
             started: now,
             told: now,
             loads: Default::default(),
+            clients: VecDeque::new(),
         }
     }
 }
@@ -138,6 +147,7 @@ impl Broker {
         }
         self.publish_loads(&counters, &mut payload, now);
         self.publish_classes(&mut payload, now);
+        self.publish_clients(now);
     }
 
     /// What becomes of the classes of messages: those of one name together.

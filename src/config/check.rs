@@ -21,7 +21,7 @@ const BIND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 1883);
 const MEMORY_MAX_DEFAULT_CEILING: u64 = 48 << 20;
 /// Of `memory_max`, what is left for links and sessions by default: without this, and without what the pools take, at so
 /// much for a link and two sessions. `budget` has the exact terms, and a test that these are enough.
-const FIXED_MEMORY: u64 = 9 << 20;
+const FIXED_MEMORY: u64 = 73 << 17;
 const POOLS_MEMORY: (u64, u64) = (17, 64);
 const LINK_MEMORY: u64 = 53 << 9;
 const BRIDGE_MEMORY: u64 = 5 << 19;

@@ -10,6 +10,7 @@
 
 mod acknowledgements;
 mod classes;
+mod drops;
 mod flash;
 mod large;
 mod links;

@@ -255,6 +255,7 @@ pub(crate) struct Message {
     pub(crate) retain: bool,
     /// 0 at QoS 0.
     pub(crate) packet_id: u16,
+    pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -299,6 +300,7 @@ fn message(is_v5: bool, first: u8, body: &[u8]) -> Message {
         dup: first & 0b1000 != 0,
         retain: first & 0b1 != 0,
         packet_id,
+        topic: String::from_utf8_lossy(topic).into_owned(),
         payload: rest.to_vec(),
     }
 }
