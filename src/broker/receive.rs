@@ -26,6 +26,8 @@ pub(super) enum Flow {
     HangUp,
 }
 
+const SECOND_CONNECT: Malformed = Malformed::protocol("MQTT-3.1.0-2", "there is a second CONNECT");
+
 impl Broker {
     /// Whether a link may be read now. If not, it is rearmed when it may.
     pub fn wants(&mut self, id: LinkId) -> bool {
@@ -223,10 +225,7 @@ impl Broker {
                 Flow::Taken
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(id, disconnect, now),
-            Packet::Connect(_) => Flow::Fault(Malformed::protocol(
-                "MQTT-3.1.0-2",
-                "there is a second CONNECT",
-            )),
+            Packet::Connect(_) => Flow::Fault(SECOND_CONNECT),
             Packet::Auth(_) => Flow::Fault(Malformed::protocol(
                 "MQTT-4.12.0-7",
                 "there is an AUTH, and the CONNECT had no Authentication Method",
@@ -290,10 +289,17 @@ impl Broker {
     /// Answers a packet that breaks a rule [MQTT 4.13]: 5.0 with the Reason Code, 3.1.1 by closing the
     /// link.
     fn fault(&mut self, id: LinkId, fault: &Malformed, bytes: &[u8], now: Now) {
-        let words = reason_string::of_malformed(fault);
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
+        // Whatever else is wrong with it: its Reason Codes are those of a CONNACK.
+        let is_second_connect = link.phase != Phase::Opened && connect_level(bytes).is_some();
+        let fault = if is_second_connect {
+            &SECOND_CONNECT
+        } else {
+            fault
+        };
+        let words = reason_string::of_malformed(fault);
         if link.phase == Phase::Opened {
             // Only a CONNECT is answered, in the form of the level that it states.
             let version = match connect_level(bytes) {
