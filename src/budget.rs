@@ -1,8 +1,8 @@
 //! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
 
 use crate::broker::{
-    JOURNAL_ROW_BYTES, LANE_BYTES, LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES, acks_bytes,
-    window_bytes,
+    ACK_BYTES, JOURNAL_ROW_BYTES, LANE_BYTES, LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES,
+    acks_max, window_bytes,
 };
 use crate::config::{Config, ShownSize};
 use crate::limits::{
@@ -124,9 +124,9 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
         row("program and libraries", 1, PROGRAM_BYTES),
         row("links (limits.links)", links, LINK_BYTES + LINK_PLACE_BYTES),
         row(
-            "acknowledgements of a link (limits.receive_maximum)",
-            links,
-            acks_bytes(limits.receive_maximum),
+            "acknowledgements that wait (limits.links)",
+            acks_max(limits.links, limits.receive_maximum) as u64,
+            ACK_BYTES,
         ),
         row(
             "socket buffers of a link",

@@ -11,6 +11,8 @@ pub const LINK_OUTBOX_BYTES: usize = 32 * 1024;
 pub const LINK_OUTBOX_CONTROL_BYTES: usize = 4 * 1024;
 /// The smallest buffer lent to a link.
 pub const BUFFER_MIN_BYTES: usize = 4 * 1024;
+/// Acknowledgements that may wait on a link always; beyond them there is a pool for all.
+pub const LINK_ACKS: usize = 8;
 /// SUBACKs, UNSUBACKs and a CONNACK that may wait in a link's FIFO beside its PUBACKs.
 pub const LINK_OTHER_ACKS: usize = 8;
 /// Bytes of a Client Identifier.

@@ -2,9 +2,9 @@
 //! is durable. The packets of QoS 2 are in `qos2`.
 
 use super::Broker;
+use super::acks::AckOf;
 use super::journal::RestsOn;
 use super::link::Phase;
-use super::outbox::AckOf;
 use super::receive::Flow;
 use super::session::Session;
 use super::window::InFlight;
@@ -58,7 +58,8 @@ impl Broker {
         rests_on: RestsOn,
     ) {
         if let Some(link) = self.links.get_mut(id) {
-            link.acks.numbered(ack, packet_id, reason, rests_on);
+            let pool = &mut self.buffers.acks;
+            link.acks.numbered(ack, packet_id, reason, rests_on, pool);
         }
         self.note_releasable(id);
     }
@@ -73,14 +74,14 @@ impl Broker {
             let Some(link) = self.links.get_mut(id) else {
                 continue;
             };
-            let was_full = !link.acks.has_room();
+            let has_left = !link.acks.is_empty();
             let connected = self.leave_acks(id);
             let Some(link) = self.links.get_mut(id) else {
                 continue;
             };
-            let has_room_again = was_full && link.acks.has_room();
+            let has_room_again = has_left && link.acks.take_relieved(&self.buffers.acks);
             let session = link.session.filter(|_| has_room_again);
-            let waits_for_room = link.parked.is_some_and(|parked| !parked.refuse);
+            let waits_for_room = link.held_up.parked.is_some_and(|parked| !parked.refuse);
             let resumes = has_room_again && waits_for_room;
             if let Some(place) = session {
                 // PUBRELs may have waited for it.
@@ -108,11 +109,14 @@ impl Broker {
         let session = link.session.and_then(|place| self.sessions.get(place));
         let walked = session.and_then(Session::walked);
         let mut connected = false;
-        while let Some(ready) = link.acks.leave(&self.journal, walked) {
+        while let Some(ready) = {
+            let pool = &mut self.buffers.acks;
+            link.acks.leave(&self.journal, walked, pool)
+        } {
             let (is_connack, is_success) = (ready.is_connack(), ready.is_success());
             let terms = link.terms();
             if let Err(ready) = link.outbox.acknowledge(ready, terms, &mut self.buffers) {
-                link.acks.put_back(ready);
+                link.acks.put_back(ready, &mut self.buffers.acks);
                 break;
             }
             connected |= is_connack;

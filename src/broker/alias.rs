@@ -2,6 +2,7 @@
 //! their link, and neither another link nor the disk ever sees one.
 
 use super::Broker;
+use super::rare::{Empty, Rare};
 use super::receive::Flow;
 use crate::limits::{LINK_TOPIC_ALIASES, TOPIC_ALIAS_BYTES, TOPIC_ALIAS_REPLACE, TOPIC_BYTES};
 use crate::net::LinkId;
@@ -84,7 +85,7 @@ fn cost(topic: &str) -> usize {
 #[derive(Default)]
 pub(super) struct FromClient {
     /// Topic Names by their alias, from 1 on; empty: it is not set.
-    topics: Vec<Box<str>>,
+    topics: Box<[Box<str>]>,
     /// The Topic Alias Maximum that the client was told.
     maximum: u16,
 }
@@ -117,10 +118,7 @@ impl FromClient {
             return Err(TOO_LONG);
         }
         if self.topics.is_empty() {
-            self.topics.reserve_exact(usize::from(self.maximum));
-        }
-        if self.topics.len() <= at {
-            self.topics.resize(at + 1, Box::default());
+            self.topics = (0..self.maximum).map(|_| Box::default()).collect();
         }
         let place = &mut self.topics[at];
         if **place != *topic {
@@ -186,12 +184,25 @@ struct Given {
 /// recently is replaced.
 #[derive(Default)]
 pub(super) struct ToClient {
-    given: Vec<Given>,
+    table: Rare<Table>,
     maximum: u16,
+}
+
+#[derive(Default)]
+struct Table {
+    given: Vec<Given>,
     /// Counts messages.
     number: u64,
     /// Messages sent in full since an alias was given last.
     in_full: u8,
+}
+
+impl Empty for Table {
+    const EMPTY: &'static Table = &Table {
+        given: Vec::new(),
+        number: 0,
+        in_full: 0,
+    };
 }
 
 impl ToClient {
@@ -205,13 +216,18 @@ impl ToClient {
         if self.maximum == 0 || topic.len() <= ALIAS_LEN {
             return Naming::InFull;
         }
-        if let Some(at) = self.given.iter().position(|given| *given.topic == *topic) {
+        if let Some(at) = self
+            .table
+            .given
+            .iter()
+            .position(|given| *given.topic == *topic)
+        {
             return Naming::ByAlias(at as u16 + 1);
         }
-        let at = if self.given.len() < usize::from(self.maximum) {
-            Some(self.given.len())
-        } else if self.in_full >= TOPIC_ALIAS_REPLACE {
-            (0..self.given.len()).min_by_key(|at| self.given[*at].used)
+        let at = if self.table.given.len() < usize::from(self.maximum) {
+            Some(self.table.given.len())
+        } else if self.table.in_full >= TOPIC_ALIAS_REPLACE {
+            (0..self.table.given.len()).min_by_key(|at| self.table.given[*at].used)
         } else {
             None
         };
@@ -223,31 +239,39 @@ impl ToClient {
 
     /// A message was sent that named its topic so.
     pub(super) fn sent(&mut self, naming: Naming, topic: &str, pool: &mut AliasPool) {
-        self.number += 1;
+        if self.maximum == 0 {
+            return;
+        }
+        let table = &mut *self.table;
+        table.number += 1;
         match naming {
-            Naming::InFull => self.in_full = self.in_full.saturating_add(1),
-            Naming::ByAlias(alias) => self.given[usize::from(alias - 1)].used = self.number,
+            Naming::InFull => table.in_full = table.in_full.saturating_add(1),
+            Naming::ByAlias(alias) => table.given[usize::from(alias - 1)].used = table.number,
             Naming::Giving(alias) => {
-                self.in_full = 0;
+                table.in_full = 0;
                 let at = usize::from(alias - 1);
-                let before = self.given.get(at).map_or(0, |given| cost(&given.topic));
+                let before = table.given.get(at).map_or(0, |given| cost(&given.topic));
                 // It was asked whether there is so much to spare.
                 pool.replace(before, cost(topic));
                 let given = Given {
                     topic: topic.into(),
-                    used: self.number,
+                    used: table.number,
                 };
-                if at < self.given.len() {
-                    self.given[at] = given;
+                if at < table.given.len() {
+                    table.given[at] = given;
                 } else {
-                    self.given.push(given);
+                    table.given.push(given);
                 }
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        self.given.iter().map(|given| cost(&given.topic)).sum()
+        self.table
+            .given
+            .iter()
+            .map(|given| cost(&given.topic))
+            .sum()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pools from which links borrow: the memory for half-read and half-written bytes, of which a link without such bytes
-//! holds none, and for Topic Aliases.
+//! holds none, for Topic Aliases, and for acknowledgements that wait.
 
+use super::acks::AckPool;
 use super::alias::AliasPool;
 use crate::limits::BUFFER_MIN_BYTES;
 
@@ -23,10 +24,11 @@ pub(super) struct Buffers {
     /// Something was given back since somebody was refused.
     relieved: bool,
     pub(super) aliases: AliasPool,
+    pub(super) acks: AckPool,
 }
 
 impl Buffers {
-    pub(super) fn new(max: usize, aliases_max: usize) -> Buffers {
+    pub(super) fn new(max: usize, aliases_max: usize, acks: AckPool) -> Buffers {
         Buffers {
             lent: 0,
             kept: 0,
@@ -35,6 +37,7 @@ impl Buffers {
             refused: false,
             relieved: false,
             aliases: AliasPool::new(aliases_max),
+            acks,
         }
     }
 
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn it_lends_no_more_than_its_capacity_and_takes_all_back() {
-        let mut buffers = Buffers::new(88 * 1024, 0);
+        let mut buffers = Buffers::new(88 * 1024, 0, AckPool::new(0, 0));
         let mut lent: Vec<_> = std::iter::from_fn(|| buffers.take(10_000)).collect();
         assert_eq!((lent.len(), buffers.lent()), (4, 64 * 1024));
         assert!(!buffers.is_relieved());

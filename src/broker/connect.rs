@@ -3,7 +3,7 @@
 use super::Broker;
 use super::handover::is_ended;
 use super::journal::RestsOn;
-use super::link::Phase;
+use super::link::{KeepAlive, Phase};
 use super::queue::Queue;
 use super::reason_string;
 use super::receive::Flow;
@@ -113,14 +113,10 @@ impl Broker {
         };
         link.phase = Phase::Connecting;
         link.session = Some(place);
-        link.keep_alive = if keep_alive == 0 {
-            Duration::MAX
-        } else {
-            Duration::from_millis(u64::from(keep_alive) * 1500)
-        };
+        link.keep_alive = KeepAlive::new(keep_alive);
         link.receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
-        link.acks
-            .connack(&Packet::ConnAck(connack), connect.version, rests_on);
+        let (packet, pool) = (Packet::ConnAck(connack), &mut self.buffers.acks);
+        link.acks.connack(&packet, connect.version, rests_on, pool);
         self.counters.connects += 1;
         self.watch(id);
         self.note_releasable(id);
@@ -262,7 +258,7 @@ impl Broker {
         let queue = (expiry_interval > 0).then(|| {
             let key = self.next_key;
             self.next_key = SessionKey(key.0 + 1);
-            Queue::new(key, self.policies.of(client_id))
+            Box::new(Queue::new(key, self.policies.of(client_id)))
         });
         let classes = self.policies.classes_of(client_id);
         let is_divided = !classes.is_empty();

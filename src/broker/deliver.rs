@@ -5,8 +5,9 @@ use super::journal::RowNo;
 use super::lanes::queue_of_mut;
 use super::link::{Link, Phase};
 use super::packet_ids::OWN;
+use super::rare::Rare;
 use super::rows::Delivering;
-use super::session::{Drops, Session};
+use super::session::{Drops, Session, TRANSIENT_PLACES};
 use super::timers::Timer;
 use super::{Broker, buffers::Buffers};
 use crate::limits::{SETTLEMENT_WAIT, WALK_STEPS};
@@ -215,7 +216,10 @@ impl Broker {
             return;
         };
         let mut sent = 0;
-        while let Some(transient) = session.transient.pop_front() {
+        while !session.transient.is_empty() {
+            let Some(transient) = session.transient.pop_front() else {
+                break;
+            };
             let out = Outgoing {
                 qos: transient.qos,
                 retain: transient.retain,
@@ -238,6 +242,10 @@ impl Broker {
             }
             self.transient_bytes -= transient.cost();
             self.spare.give(transient.message);
+        }
+        if session.transient.is_empty() && session.transient.capacity() > TRANSIENT_PLACES {
+            // What a burst took goes back to all.
+            session.transient = Rare::default();
         }
         if let Some(mut queue) = session.queue.take() {
             let mut lanes = std::mem::take(&mut session.lanes);
@@ -268,8 +276,10 @@ impl Broker {
             if delivering.released {
                 self.releasable.push(id);
             }
-            session.drops.add(drops);
-            self.counters.drops.add(drops);
+            if drops != Drops::NONE {
+                session.drops.add(drops);
+                self.counters.drops.add(drops);
+            }
             if no_room_to_settle {
                 self.unsettled.push(place);
             }

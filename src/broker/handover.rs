@@ -80,8 +80,8 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let transient = std::mem::take(&mut session.transient);
-        let uncommitted = std::mem::take(&mut session.uncommitted);
+        let transient = std::mem::take(&mut session.transient).into_inner();
+        let uncommitted = std::mem::take(&mut session.uncommitted).into_inner();
         let all = transient
             .into_iter()
             .map(|transient| (None, transient))

@@ -36,7 +36,7 @@ impl Session {
     /// Its queue with this number.
     pub(super) fn queue_of(&self, lane: u8) -> Option<&Queue> {
         match lane {
-            OWN => self.queue.as_ref(),
+            OWN => self.queue.as_deref(),
             _ => self.queues().find(|queue| queue.lane == lane),
         }
     }
@@ -61,13 +61,13 @@ impl Session {
     /// Its own queue, and its lanes.
     pub(super) fn queues(&self) -> impl Iterator<Item = &Queue> {
         let lanes = self.lanes.iter().map(|lane| &lane.queue);
-        self.queue.iter().chain(lanes)
+        self.queue.as_deref().into_iter().chain(lanes)
     }
 
     /// The same, to be changed.
     pub(super) fn queues_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
         let lanes = self.lanes.iter_mut().map(|lane| &mut lane.queue);
-        self.queue.iter_mut().chain(lanes)
+        self.queue.as_deref_mut().into_iter().chain(lanes)
     }
 
     /// Counts what was dropped of this lane.
@@ -81,12 +81,12 @@ impl Session {
 
 /// The queue with this number, where a session is borrowed in parts.
 pub(super) fn queue_of_mut<'a>(
-    own: &'a mut Option<Queue>,
+    own: &'a mut Option<Box<Queue>>,
     lanes: &'a mut [Lane],
     lane: u8,
 ) -> Option<&'a mut Queue> {
     match lane {
-        OWN => own.as_mut(),
+        OWN => own.as_deref_mut(),
         _ => lanes
             .iter_mut()
             .map(|of| &mut of.queue)
@@ -102,7 +102,7 @@ impl Broker {
         let Some(session) = place.and_then(|place| self.sessions.get(place)) else {
             return Vec::new();
         };
-        let mut own = session.drops;
+        let mut own = *session.drops;
         let mut all = vec![(None, own)];
         for lane in &session.lanes {
             own = own.without(lane.queue.drops);

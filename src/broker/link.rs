@@ -1,13 +1,16 @@
 //! A link: one connection of a client, from its first byte to its last.
 
+use super::acks::Acks;
 use super::alias::Aliases;
-use super::outbox::{Acks, Outbox};
+use super::outbox::Outbox;
+use super::rare::{Empty, Rare};
 use super::rate::Rate;
 use super::reason_string::Terms;
 use crate::limits::{CONNECT_WAIT, PACKET_WAIT, STUCK_WAIT};
 use crate::net::{LinkId, Origin};
 use crate::time::Mono;
 use larder_packet::Version;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 /// How far a link has come.
@@ -23,12 +26,49 @@ pub(super) enum Phase {
     Closing,
 }
 
+/// A Keep Alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeepAlive(NonZeroU16);
+
+impl KeepAlive {
+    /// Of so many seconds; 0: there is none.
+    pub(super) fn new(seconds: u16) -> Option<KeepAlive> {
+        NonZeroU16::new(seconds).map(KeepAlive)
+    }
+
+    /// How long a client may be silent [MQTT-3.1.2-22].
+    fn patience(self) -> Duration {
+        Duration::from_millis(u64::from(self.0.get()) * 1500)
+    }
+}
+
 /// Why a link stopped being read while it holds a packet that cannot be taken yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parked {
     pub(super) since: Mono,
     /// The packet is refused after a time; otherwise it waits as long as it takes.
     pub(super) refuse: bool,
+}
+
+/// What keeps a link from being read, or from being written to.
+#[derive(Default)]
+pub(super) struct HeldUp {
+    pub(super) parked: Option<Parked>,
+    /// The same, while the packet is being tried again.
+    pub(super) retried: Option<Parked>,
+    /// Since when its inbox holds the beginning of a packet.
+    pub(super) partial_since: Option<Mono>,
+    /// Since when it takes nothing of its outbox.
+    pub(super) blocked_since: Option<Mono>,
+}
+
+impl Empty for HeldUp {
+    const EMPTY: &'static HeldUp = &HeldUp {
+        parked: None,
+        retried: None,
+        partial_since: None,
+        blocked_since: None,
+    };
 }
 
 /// A link.
@@ -47,22 +87,18 @@ pub(super) struct Link {
     pub(super) pings_owed: u16,
     /// The place of its session.
     pub(super) session: Option<u32>,
-    /// 1.5 times the Keep Alive; zero: none.
-    pub(super) keep_alive: Duration,
+    /// Its Keep Alive, if it has one.
+    pub(super) keep_alive: Option<KeepAlive>,
     pub(super) heard: Mono,
-    /// Since when its inbox holds the beginning of a packet.
-    pub(super) partial_since: Option<Mono>,
-    /// Since when it takes nothing of its outbox.
-    pub(super) blocked_since: Option<Mono>,
     /// The timer that is set for it.
     pub(super) timer: Option<Mono>,
-    pub(super) parked: Option<Parked>,
-    /// The same, while the packet is being tried again.
-    pub(super) retried: Option<Parked>,
+    /// What keeps it from being read or written, if anything does or has.
+    pub(super) held_up: Rare<HeldUp>,
     /// Bytes may be waiting in the socket that were left unread.
     pub(super) unread: bool,
     pub(super) aliases: Aliases,
-    pub(super) rate: Rate,
+    /// What its client may publish at present, if that is limited and it has published.
+    pub(super) rate: Option<Box<Rate>>,
     /// The client's Receive Maximum.
     pub(super) receive_maximum: u16,
     /// The client's Maximum Packet Size.
@@ -76,7 +112,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, origin: Origin, acks: Acks, now: Mono) -> Link {
+    pub(super) fn new(id: LinkId, origin: Origin, now: Mono) -> Link {
         Link {
             id,
             origin,
@@ -85,19 +121,16 @@ impl Link {
             inbox: Vec::new(),
             inbox_needs: 0,
             outbox: Outbox::default(),
-            acks,
+            acks: Acks::default(),
             pings_owed: 0,
             session: None,
-            keep_alive: Duration::ZERO,
+            keep_alive: None,
             heard: now,
-            partial_since: None,
-            blocked_since: None,
             timer: None,
-            parked: None,
-            retried: None,
+            held_up: Rare::default(),
             unread: false,
             aliases: Aliases::default(),
-            rate: Rate::default(),
+            rate: None,
             receive_maximum: u16::MAX,
             packet_max: u32::MAX,
             problem_information: true,
@@ -116,7 +149,7 @@ impl Link {
 
     /// Whether bytes may be read from it now.
     pub(super) fn is_readable(&self) -> bool {
-        self.parked.is_none()
+        self.held_up.parked.is_none()
             && matches!(self.phase, Phase::Opened | Phase::Connected)
             && !self.outbox.is_flooded()
     }
@@ -146,13 +179,15 @@ impl Link {
     /// What is due first, and when.
     pub(super) fn due(&self) -> Option<(Mono, Due)> {
         // A link that is left unread for our own reasons cannot be blamed for its silence.
-        let is_read = self.parked.is_none();
+        let is_read = self.held_up.parked.is_none();
         let connect = (self.phase == Phase::Opened && is_read)
             .then(|| (self.heard.after(CONNECT_WAIT), Due::Connect));
-        let has_keep_alive = self.phase == Phase::Connected && self.keep_alive < Duration::MAX;
-        let silent =
-            (has_keep_alive && is_read).then(|| (self.heard.after(self.keep_alive), Due::Silent));
+        let keep_alive = self
+            .keep_alive
+            .filter(|_| self.phase == Phase::Connected && is_read);
+        let silent = keep_alive.map(|of| (self.heard.after(of.patience()), Due::Silent));
         let packet = self
+            .held_up
             .partial_since
             .filter(|_| is_read && self.phase == Phase::Connected)
             .map(|since| {
@@ -160,6 +195,7 @@ impl Link {
                 (since.after(in_all), Due::Packet)
             });
         let stuck = self
+            .held_up
             .blocked_since
             .map(|since| (since.after(STUCK_WAIT), Due::Stuck));
         let all = [connect, silent, packet, stuck];
@@ -172,14 +208,15 @@ impl Link {
 
 /// All links, by the place that the network gave them.
 pub(super) struct Links {
-    places: Box<[Option<Box<Link>>]>,
+    /// As long as it was ever needed; it does not move when it becomes longer.
+    places: Vec<Option<Link>>,
     len: usize,
 }
 
 impl Links {
     pub(super) fn new(max: u32) -> Links {
         Links {
-            places: (0..max).map(|_| None).collect(),
+            places: Vec::with_capacity(max as usize),
             len: 0,
         }
     }
@@ -190,11 +227,14 @@ impl Links {
 
     pub(super) fn insert(&mut self, link: Link) {
         let place = link.id.index as usize;
+        if place >= self.places.len() {
+            self.places.resize_with(place + 1, || None);
+        }
         self.len += 1;
-        self.places[place] = Some(Box::new(link));
+        self.places[place] = Some(link);
     }
 
-    pub(super) fn remove(&mut self, id: LinkId) -> Option<Box<Link>> {
+    pub(super) fn remove(&mut self, id: LinkId) -> Option<Link> {
         let link = self
             .places
             .get_mut(id.index as usize)?
@@ -206,14 +246,14 @@ impl Links {
     pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
         self.places
             .get(id.index as usize)?
-            .as_deref()
+            .as_ref()
             .filter(|link| link.id == id)
     }
 
     pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
         self.places
             .get_mut(id.index as usize)?
-            .as_deref_mut()
+            .as_mut()
             .filter(|link| link.id == id)
     }
 

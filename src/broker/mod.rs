@@ -7,6 +7,7 @@
 //! settlement of every row before it, lets the PUBACK leave.
 
 mod acknowledge;
+mod acks;
 mod admit;
 mod alias;
 mod bucket;
@@ -17,6 +18,7 @@ mod commit;
 mod connect;
 mod counters;
 mod deliver;
+mod few;
 mod handover;
 mod journal;
 mod lanes;
@@ -30,6 +32,7 @@ mod policy;
 mod publish;
 mod qos2;
 mod queue;
+mod rare;
 mod rate;
 mod reason_string;
 mod receive;
@@ -51,13 +54,19 @@ mod walk;
 mod will;
 mod window;
 
+pub(crate) use acks::{ACK_BYTES, acks_max};
 pub use classes::QueueClass;
 pub use counters::{Counters, Gauges};
-pub(crate) use outbox::acks_bytes;
 /// Bytes of a link, without its buffers and acknowledgements.
-pub(crate) const LINK_BYTES: usize = size_of::<link::Link>() + 64;
+pub(crate) const LINK_BYTES: usize =
+    size_of::<link::Link>() + size_of::<link::HeldUp>() + size_of::<rate::Rate>() + 64;
 /// Bytes of a session without its window, Client Identifier and subscriptions.
-pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>() + 128;
+pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>()
+    + size_of::<queue::Queue>()
+    + size_of::<Drops>()
+    + size_of::<walk::Walks>()
+    + session::TRANSIENT_PLACES * size_of::<message::Transient>()
+    + 128;
 /// Bytes of a lane of a session.
 pub(crate) const LANE_BYTES: usize = size_of::<lanes::Lane>() + 64;
 /// Bytes of a row in the journal, beside its change.
@@ -73,13 +82,14 @@ use crate::limits::{Limits, SERVICE_NOTE};
 use crate::net::{LinkId, Origin};
 use crate::record::{Change, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
+use acks::AckPool;
 use buffers::Buffers;
 use journal::Journal;
 use levels::Key;
 use link::{Link, Links};
 use message::Spare;
-use outbox::Acks;
 use policy::Policies;
+use rare::Rare;
 use retain::Sweep;
 use retained::RetainedMessages;
 use route::Targets;
@@ -173,10 +183,14 @@ impl Broker {
         Broker {
             links: Links::new(limits.links),
             sessions: Sessions::new(limits.sessions, random.next()),
-            router: Router::new(random.next()),
+            router: Router::new(random.next(), limits.subscription_pool_bytes),
             journal: Journal::new(limits.batch_bytes, limits.batch_changes()),
             timers: Timers::default(),
-            buffers: Buffers::new(limits.buffer_pool_bytes, limits.alias_pool_bytes),
+            buffers: Buffers::new(
+                limits.buffer_pool_bytes,
+                limits.alias_pool_bytes,
+                AckPool::new(limits.links, limits.receive_maximum),
+            ),
             counters: Counters::default(),
             random,
             policies: Policies::new(QueuePolicy::drop_oldest(limits.session_disk_max)),
@@ -223,8 +237,7 @@ impl Broker {
     /// A peer has connected.
     pub fn link_opened(&mut self, id: LinkId, origin: Origin, now: Now) {
         self.counters.links_opened += 1;
-        let acks = Acks::new(self.limits.receive_maximum);
-        self.links.insert(Link::new(id, origin, acks, now.mono));
+        self.links.insert(Link::new(id, origin, now.mono));
         self.watch(id);
     }
 
@@ -242,15 +255,16 @@ impl Broker {
         if let Some(at) = link.timer {
             self.timers.clear(at, Timer::Link(id));
         }
-        if let Some(parked) = link.parked.filter(|parked| parked.refuse) {
+        if let Some(parked) = link.held_up.parked.filter(|parked| parked.refuse) {
             self.timers
                 .clear(parked.since.after(self.limits.park_max), Timer::Parked(id));
         }
-        if let Some(at) = link.rate.timer {
+        if let Some(at) = link.rate.as_ref().and_then(|rate| rate.timer) {
             self.timers.clear(at, Timer::Rate(id));
         }
         self.buffers.give(std::mem::take(&mut link.inbox));
         link.outbox.discard(&mut self.buffers);
+        link.acks.discard(&mut self.buffers.acks);
         link.aliases.discard(&mut self.buffers.aliases);
     }
 
@@ -282,7 +296,7 @@ impl Broker {
         }
         session.window.link_ended();
         let lanes = session.lanes.iter_mut().map(|lane| &mut lane.queue);
-        for queue in session.queue.iter_mut().chain(lanes) {
+        for queue in session.queue.as_deref_mut().into_iter().chain(lanes) {
             let first = session.window.first(queue.lane);
             queue.link_ended(place, first, &self.journal);
         }
@@ -324,8 +338,8 @@ impl Broker {
         }
         let held = std::mem::take(&mut session.held);
         self.held -= held.len();
-        session.walks = VecDeque::new();
-        for filter in &session.filters {
+        session.walks = Rare::default();
+        for filter in session.filters.iter() {
             self.router.unsubscribe(filter, place);
         }
         if !self.will_leaves(place, now) {
@@ -423,11 +437,13 @@ impl Broker {
         let flooded = link.outbox.is_flooded();
         link.outbox.advance(bytes, &mut self.buffers);
         if link.outbox.pending().is_empty() {
-            link.blocked_since = None;
-        } else if bytes > 0 || link.blocked_since.is_none() {
-            link.blocked_since = Some(now.mono);
+            if link.held_up.blocked_since.is_some() {
+                link.held_up.blocked_since = None;
+            }
+        } else if bytes > 0 || link.held_up.blocked_since.is_none() {
+            link.held_up.blocked_since = Some(now.mono);
         }
-        let is_blocked = link.blocked_since.is_some();
+        let is_blocked = link.held_up.blocked_since.is_some();
         let (session, waits) = (link.session, !link.acks.is_empty() || link.pings_owed > 0);
         if is_blocked {
             self.watch(id);

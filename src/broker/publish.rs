@@ -1,11 +1,11 @@
 //! PUBLISH from a client: routed, admitted, copied into the journal once, and owed to whom it goes [MQTT 3.3].
 
+use super::acks::AckOf;
 use super::admit::Admission;
 use super::deliver::{Outgoing, Sent};
 use super::journal::{MessageNo, RestsOn};
 use super::lanes::queue_of_mut;
 use super::message::{Content, Identifiers, Kept, Transient};
-use super::outbox::AckOf;
 use super::receive::Flow;
 use super::retain::Retaining;
 use super::route::{Target, Targets, Way};

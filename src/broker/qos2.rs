@@ -6,8 +6,9 @@
 //! settles it. Each answer rests on the record of what it answers.
 
 use super::Broker;
+use super::acks::AckOf;
 use super::journal::RestsOn;
-use super::outbox::AckOf;
+use super::rare::Empty;
 use super::receive::Flow;
 use super::window::Receipt;
 use crate::net::LinkId;
@@ -16,8 +17,12 @@ use crate::time::Now;
 use larder_packet::{Ack, PacketId, ReasonCode};
 
 /// The Packet Identifiers that a client has used for messages of QoS 2 and not released, ascending.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(super) struct Held(Vec<PacketId>);
+
+impl Empty for Held {
+    const EMPTY: &'static Held = &Held(Vec::new());
+}
 
 impl Held {
     /// Those that recovery found, ascending.
@@ -86,7 +91,7 @@ impl Broker {
         };
         // One that is not held was released before, on a link whose PUBCOMP was lost: that is no error of the client's, and
         // there are clients that take 0x92 for one. What is answered rests on the record of that release.
-        if session.held.release(ack.packet_id) {
+        if session.held.contains(ack.packet_id) && session.held.release(ack.packet_id) {
             self.held -= 1;
             if let Some(session_key) = session.key() {
                 let change = Change::Release {

@@ -58,18 +58,19 @@ impl Broker {
         }
         let costs = costs(&self.limits, len);
         let link = self.links.get_mut(id)?;
-        let at = link.rate.ready_at(costs);
+        let rate = link.rate.get_or_insert_default();
+        let at = rate.ready_at(costs);
         if at <= now.mono {
             return None;
         }
-        if link.rate.timer.is_none() {
+        if rate.timer.is_none() {
             // What may pass until then passes together.
             let at = at.max(now.mono.after(RATE_WAIT));
-            link.rate.timer = Some(at);
+            rate.timer = Some(at);
             self.timers.set(at, Timer::Rate(id));
             self.counters.publish_held += 1;
         }
-        if !std::mem::replace(&mut link.rate.is_told, true) {
+        if !std::mem::replace(&mut rate.is_told, true) {
             log::info!(
                 "link {}: publishes faster than it may, and is read no faster; this is not said again",
                 id.index
@@ -85,7 +86,8 @@ impl Broker {
         }
         let costs = costs(&self.limits, len);
         if let Some(link) = self.links.get_mut(id) {
-            link.rate.take(costs, now.mono);
+            let rate = link.rate.get_or_insert_default();
+            rate.take(costs, now.mono);
         }
     }
 
@@ -93,7 +95,8 @@ impl Broker {
     pub(super) fn publishes_too_fast(&self, id: LinkId) -> bool {
         self.links
             .get(id)
-            .is_some_and(|link| link.rate.timer.is_some())
+            .and_then(|link| link.rate.as_ref())
+            .is_some_and(|rate| rate.timer.is_some())
     }
 
     /// A link that published too fast may be read again.
@@ -101,8 +104,10 @@ impl Broker {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        link.rate.timer = None;
-        if link.parked.is_some_and(|parked| !parked.refuse) {
+        if let Some(rate) = &mut link.rate {
+            rate.timer = None;
+        }
+        if link.held_up.parked.is_some_and(|parked| !parked.refuse) {
             self.parked.retain(|other| *other != id);
             self.resume(id, now);
         }

@@ -126,7 +126,7 @@ impl Broker {
                 self.park(id, false, now);
                 return used;
             }
-            if !link.acks.has_room() {
+            if !link.acks.has_room(&self.buffers.acks) {
                 self.park(id, false, now);
                 return used;
             }
@@ -135,7 +135,7 @@ impl Broker {
             let flow = match frame(&bytes[used..], packet_max) {
                 Ok(Frame::Incomplete { len }) => {
                     link.inbox_needs = len.unwrap_or(0);
-                    link.partial_since.get_or_insert(now.mono);
+                    link.held_up.partial_since.get_or_insert(now.mono);
                     self.watch(id);
                     return used;
                 }
@@ -143,7 +143,9 @@ impl Broker {
                     end = used + len;
                     let whole = &bytes[used..end];
                     link.heard = now.mono;
-                    link.partial_since = None;
+                    if link.held_up.partial_since.is_some() {
+                        link.held_up.partial_since = None;
+                    }
                     let flow = match packet(version, whole) {
                         Ok(packet) => self.packet(id, &packet, len, now),
                         Err(malformed) => Flow::Fault(malformed),
@@ -324,12 +326,15 @@ impl Broker {
             return;
         };
         // A packet that has to wait once more waits since when it first did.
-        let retried = link.retried.take_if(|retried| retried.refuse == refuse);
+        let retried = link
+            .held_up
+            .retried
+            .take_if(|retried| retried.refuse == refuse);
         if retried.is_none() && refuse {
             self.timers
                 .set(now.mono.after(self.limits.park_max), Timer::Parked(id));
         }
-        link.parked = Some(retried.unwrap_or(Parked {
+        link.held_up.parked = Some(retried.unwrap_or(Parked {
             since: now.mono,
             refuse,
         }));
@@ -338,7 +343,14 @@ impl Broker {
 
     /// The packet that was parked is not waiting any more.
     fn forget_retried(&mut self, id: LinkId) {
-        let retried = self.links.get_mut(id).and_then(|link| link.retried.take());
+        let Some(link) = self
+            .links
+            .get_mut(id)
+            .filter(|link| link.held_up.retried.is_some())
+        else {
+            return;
+        };
+        let retried = link.held_up.retried.take();
         if let Some(retried) = retried.filter(|retried| retried.refuse) {
             self.timers
                 .clear(retried.since.after(self.limits.park_max), Timer::Parked(id));
@@ -380,7 +392,7 @@ impl Broker {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        link.retried = link.parked.take();
+        link.held_up.retried = link.held_up.parked.take();
         link.heard = now.mono;
         let inbox = std::mem::take(&mut link.inbox);
         self.inbox_packets(id, inbox, now);
@@ -404,7 +416,7 @@ impl Broker {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        if link.parked.take().is_none() {
+        if link.held_up.parked.take().is_none() {
             return;
         }
         self.parked.retain(|other| *other != id);

@@ -5,6 +5,7 @@ use super::handover::is_ended;
 use super::policy::{QueuePolicy, QueueRule};
 use super::qos2::Held;
 use super::queue::Queue;
+use super::rare::Rare;
 use super::session::Session;
 use super::will::Will;
 use super::window::Window;
@@ -55,13 +56,13 @@ impl Broker {
             .left_at
             .map_or(0, |left| now.service.0.saturating_sub(left.0));
         let place = self.sessions.insert(Session {
-            held: Held::recovered(&found.held),
-            queue: Some(Queue::recovered(
+            held: Rare::new(Held::recovered(&found.held)),
+            queue: Some(Box::new(Queue::recovered(
                 found,
                 self.policies.of(&found.client_id),
                 self.limits.window,
                 2 * self.limits.batch_changes(),
-            )),
+            ))),
             expiry_interval: if found.record.configured {
                 u32::MAX
             } else {

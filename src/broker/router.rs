@@ -3,6 +3,8 @@
 //! Nodes stand in one table, and one hash table finds a node's child by the pair (parent, level): a node costs its level's
 //! text and a few words, and a topic is matched in as many look-ups as it has levels, however many subscriptions there are.
 
+mod node;
+
 use super::share::{GroupNo, Groups, Readiness};
 use crate::limits::SUBSCRIPTION_BYTES;
 use crate::record::{ShareKey, SubscriptionRecord};
@@ -10,6 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use larder_packet::Qos;
 use larder_packet::topic;
+use node::Node;
 use std::hash::BuildHasher;
 
 const ROOT: u32 = 0;
@@ -38,34 +41,6 @@ pub(super) enum Match<'a> {
     Group(GroupNo),
 }
 
-struct Node {
-    parent: u32,
-    level: Box<str>,
-    children: u32,
-    subscribers: Vec<Subscriber>,
-    /// Those who share the messages of this filter.
-    groups: Vec<GroupNo>,
-}
-
-impl Node {
-    fn new(parent: u32, level: &str) -> Node {
-        Node {
-            parent,
-            level: level.into(),
-            children: 0,
-            subscribers: Vec::new(),
-            groups: Vec::new(),
-        }
-    }
-
-    fn each(&self, each: &mut impl FnMut(Match)) {
-        self.subscribers
-            .iter()
-            .for_each(|subscriber| each(Match::Subscriber(subscriber)));
-        self.groups.iter().for_each(|no| each(Match::Group(*no)));
-    }
-}
-
 /// The tree of subscriptions.
 pub(super) struct Router {
     nodes: Vec<Node>,
@@ -78,9 +53,13 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(seed: u64) -> Router {
+    /// For subscriptions of so many bytes.
+    pub(super) fn new(seed: u64, bytes_max: usize) -> Router {
+        // They do not move when there are more.
+        let mut nodes = Vec::with_capacity(1 + bytes_max / (NODE_BYTES + SUBSCRIPTION_BYTES));
+        nodes.push(Node::new(ROOT, ""));
         Router {
-            nodes: vec![Node::new(ROOT, "")],
+            nodes,
             free: Vec::new(),
             groups: Groups::default(),
             children: HashTable::new(),
@@ -125,23 +104,31 @@ impl Router {
                 .child(node, level)
                 .unwrap_or_else(|| self.add_child(node, level));
         }
-        let subscribers = if topic::shared(filter).is_none() {
-            &mut self.nodes[node as usize].subscribers
+        let new = Subscriber { place, options };
+        let replaced = if topic::shared(filter).is_none() {
+            let subscribers = &mut self.nodes[node as usize].subscribers;
+            let replaced = replace(subscribers, new);
+            if replaced.is_none() {
+                subscribers.push(new);
+            }
+            replaced
         } else {
             let no = self.group_at(node, filter).unwrap_or_else(|| {
                 let no = self.groups.add(filter);
-                self.nodes[node as usize].groups.push(no);
+                let groups = &mut self.nodes[node as usize].groups;
+                groups.get_or_insert_default().push(no);
                 no
             });
-            self.groups.members_of_mut(no)
+            let members = self.groups.members_of_mut(no);
+            let replaced = replace(members, new);
+            if replaced.is_none() {
+                members.push(new);
+            }
+            replaced
         };
-        if let Some(subscriber) = subscribers
-            .iter_mut()
-            .find(|subscriber| subscriber.place == place)
-        {
-            return Some(std::mem::replace(&mut subscriber.options, options));
+        if replaced.is_some() {
+            return replaced;
         }
-        subscribers.push(Subscriber { place, options });
         self.subscriptions += 1;
         self.bytes += subscription_bytes(filter);
         None
@@ -152,28 +139,39 @@ impl Router {
         let Some(node) = self.node(unshared(filter)) else {
             return false;
         };
-        let group = self.group_at(node, filter);
-        let subscribers = match group {
-            Some(no) => self.groups.members_of_mut(no),
-            None if topic::shared(filter).is_some() => return false,
-            None => &mut self.nodes[node as usize].subscribers,
+        let was_there = match self.group_at(node, filter) {
+            Some(no) => self.leave_group(node, no, place),
+            None if topic::shared(filter).is_some() => false,
+            None => {
+                let subscribers = &mut self.nodes[node as usize].subscribers;
+                let before = subscribers.len();
+                subscribers.retain(|subscriber| subscriber.place != place);
+                subscribers.len() < before
+            }
         };
-        let Some(index) = subscribers
-            .iter()
-            .position(|subscriber| subscriber.place == place)
-        else {
+        if !was_there {
             return false;
-        };
-        subscribers.remove(index);
-        if let Some(no) = group.filter(|_| subscribers.is_empty()) {
-            self.groups.remove(no);
-            self.nodes[node as usize]
-                .groups
-                .retain(|other| *other != no);
         }
         self.subscriptions -= 1;
         self.bytes -= subscription_bytes(filter);
         self.prune(node);
+        true
+    }
+
+    fn leave_group(&mut self, node: u32, no: GroupNo, place: u32) -> bool {
+        let members = self.groups.members_of_mut(no);
+        let Some(index) = members.iter().position(|member| member.place == place) else {
+            return false;
+        };
+        members.remove(index);
+        if members.is_empty() {
+            self.groups.remove(no);
+            let groups = &mut self.nodes[node as usize].groups;
+            if let Some(others) = groups {
+                others.retain(|other| *other != no);
+                groups.take_if(|others| others.is_empty());
+            }
+        }
         true
     }
 
@@ -249,7 +247,7 @@ impl Router {
 
     /// The group at a node whose members have subscribed to this filter.
     fn group_at(&self, node: u32, filter: &str) -> Option<GroupNo> {
-        let mut groups = self.nodes[node as usize].groups.iter().copied();
+        let mut groups = self.nodes[node as usize].groups().iter().copied();
         groups.find(|no| self.groups.filter(*no) == filter)
     }
 
@@ -257,15 +255,15 @@ impl Router {
         self.group_at(self.node(unshared(filter))?, filter)
     }
 
-    fn hash(&self, parent: u32, level: &str) -> u64 {
+    fn hash(&self, parent: u32, level: &[u8]) -> u64 {
         self.hasher.hash_one((parent, level))
     }
 
     fn child(&self, parent: u32, level: &str) -> Option<u32> {
         self.children
-            .find(self.hash(parent, level), |child| {
+            .find(self.hash(parent, level.as_bytes()), |child| {
                 let node = &self.nodes[*child as usize];
-                node.parent == parent && &*node.level == level
+                node.parent == parent && node.level.as_bytes() == level.as_bytes()
             })
             .copied()
     }
@@ -280,11 +278,11 @@ impl Router {
             u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
         };
         self.nodes[parent as usize].children += 1;
-        let hash = self.hash(parent, level);
+        let hash = self.hash(parent, level.as_bytes());
         let (nodes, hasher) = (&self.nodes, &self.hasher);
         self.children.insert_unique(hash, index, |child| {
             let node = &nodes[*child as usize];
-            hasher.hash_one((node.parent, &*node.level))
+            hasher.hash_one((node.parent, node.level.as_bytes()))
         });
         index
     }
@@ -293,11 +291,12 @@ impl Router {
     fn prune(&mut self, mut index: u32) {
         while index != ROOT {
             let node = &self.nodes[index as usize];
-            if node.children > 0 || !node.subscribers.is_empty() || !node.groups.is_empty() {
+            let is_empty = node.subscribers.is_empty() && node.groups.is_none();
+            if node.children > 0 || !is_empty {
                 return;
             }
             let parent = node.parent;
-            let hash = self.hash(parent, &node.level);
+            let hash = self.hash(parent, node.level.as_bytes());
             if let Ok(entry) = self.children.find_entry(hash, |child| *child == index) {
                 entry.remove();
             }
@@ -307,6 +306,14 @@ impl Router {
             index = parent;
         }
     }
+}
+
+/// Puts a subscription in place of its session's, if there is one, and gives back that one's options.
+fn replace(subscribers: &mut [Subscriber], new: Subscriber) -> Option<SubscriptionRecord> {
+    let known = subscribers
+        .iter_mut()
+        .find(|subscriber| subscriber.place == new.place)?;
+    Some(std::mem::replace(&mut known.options, new.options))
 }
 
 /// The Topic Filter that Topic Names are held against: of a Shared Subscription, what follows the ShareName.
@@ -325,7 +332,7 @@ mod tests {
     use super::*;
 
     fn router(filters: &[&str]) -> Router {
-        let mut router = Router::new(7);
+        let mut router = Router::new(7, 0);
         for (place, filter) in (0..).zip(filters) {
             router.subscribe(filter, place, SubscriptionRecord::default());
         }

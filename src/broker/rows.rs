@@ -1,11 +1,11 @@
 //! From the queues of a stored session through its window into its link's outbox, row by row.
 
+use super::acks::AckOf;
 use super::buffers::Buffers;
 use super::deliver::{Never, Number, Outgoing, Sent, encode};
 use super::journal::{Journal, RestsOn, RowNo};
 use super::lanes::Lane;
 use super::link::{Link, Phase};
-use super::outbox::AckOf;
 use super::packet_ids::{OWN, PacketIds};
 use super::queue::{Next, Queue};
 use super::session::{Drops, Session};
@@ -128,7 +128,7 @@ impl Delivering<'_> {
                 let aged = queue.policy().aged(self.now.service);
                 let is_aged = aged.is_some_and(|before| row.queued_at < before);
                 let sent = if row.received {
-                    rerelease(self.link, self.session, queue, row.seq)
+                    rerelease(self.link, self.session, self.buffers, queue, row.seq)
                 } else if is_aged
                     && !queue.was_passed(row.seq)
                     && !queue.may_have_been_sent(row.seq)
@@ -290,7 +290,7 @@ fn offer(
         match session.window.standing(queue.lane, seq) {
             Standing::Resend => {}
             // Received since the row was read.
-            Standing::Rerelease => return rerelease(link, session, queue, seq),
+            Standing::Rerelease => return rerelease(link, session, buffers, queue, seq),
             Standing::Done => return Offered::Settled,
         }
     }
@@ -328,13 +328,19 @@ fn offer(
 }
 
 /// Sends the PUBREL of a message of QoS 2 that its receiver has, on a link that it was not sent on yet [MQTT-4.4.0-1].
-fn rerelease(link: &mut Link, session: &Session, queue: &Queue, seq: Seq) -> Offered {
+fn rerelease(
+    link: &mut Link,
+    session: &Session,
+    buffers: &mut Buffers,
+    queue: &Queue,
+    seq: Seq,
+) -> Offered {
     let again = queue.was_passed(seq);
     if again && session.window.standing(queue.lane, seq) != Standing::Rerelease {
         return Offered::Settled;
     }
     let has_room = again || session.window.has_room(link.receive_maximum);
-    if !has_room || !link.acks.has_room() || link.phase != Phase::Connected {
+    if !has_room || !link.acks.has_room(&buffers.acks) || link.phase != Phase::Connected {
         return Offered::NoRoom;
     }
     let rests_on = RestsOn::Ticket(session.received_ticket);
@@ -343,6 +349,7 @@ fn rerelease(link: &mut Link, session: &Session, queue: &Queue, seq: Seq) -> Off
         session.window.ids.of(queue.lane, seq),
         ReasonCode::Success,
         rests_on,
+        &mut buffers.acks,
     );
     if again {
         Offered::Rereleased

@@ -2,14 +2,15 @@
 
 use super::bucket::Pace;
 use super::classes::Class;
+use super::few::Few;
 use super::handover::Handover;
 use super::journal::Journal;
 use super::lanes::Lane;
-use super::levels::Key;
 use super::message::Transient;
 use super::qos2::Held;
 use super::queue::Queue;
-use super::walk::Walk;
+use super::rare::Rare;
+use super::walk::Walks;
 use super::will::Will;
 use super::window::Window;
 use crate::net::LinkId;
@@ -70,6 +71,17 @@ impl Drops {
         ]
     }
 
+    pub(super) const NONE: Drops = Drops {
+        queue_full: 0,
+        overflow: 0,
+        expired: 0,
+        too_large: 0,
+        away: 0,
+        damaged: 0,
+        aged: 0,
+        no_member: 0,
+    };
+
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> u64 {
@@ -102,25 +114,28 @@ impl Drops {
     }
 }
 
+/// Places for messages in memory that a session keeps once it has needed them.
+pub(super) const TRANSIENT_PLACES: usize = 8;
+
 /// A session.
 pub(super) struct Session {
     pub(super) client_id: Box<str>,
     pub(super) link: Option<LinkId>,
     pub(super) window: Window,
     /// Messages that wait in memory: QoS 0, and all of a volatile session.
-    pub(super) transient: VecDeque<Transient>,
+    pub(super) transient: Rare<VecDeque<Transient>>,
     /// Those of QoS 2 that wait besides for what their publisher, or another receiver, is owed to be on disk.
-    pub(super) uncommitted: VecDeque<(Ticket, Transient)>,
+    pub(super) uncommitted: Rare<VecDeque<(Ticket, Transient)>>,
     /// The next number of a volatile session.
     pub(super) volatile_seq: Seq,
     /// What its client has published with QoS 2 and not released.
-    pub(super) held: Held,
+    pub(super) held: Rare<Held>,
     /// The last change of what is held.
     pub(super) held_ticket: Ticket,
     /// The last record of a PUBREC.
     pub(super) received_ticket: Ticket,
     /// A stored session's queue; `None`: the session is volatile.
-    pub(super) queue: Option<Queue>,
+    pub(super) queue: Option<Box<Queue>>,
     /// Queues beside it, in the order of its classes.
     pub(super) lanes: Vec<Lane>,
     /// The classes that the configuration gives it.
@@ -133,13 +148,9 @@ pub(super) struct Session {
     pub(super) expiry_interval: u32,
     /// Named by the configuration: it does not expire.
     pub(super) configured: bool,
-    pub(super) filters: Vec<Rc<str>>,
+    pub(super) filters: Few<Rc<str>>,
     /// What new subscriptions are still to get of the retained messages.
-    pub(super) walks: VecDeque<Walk>,
-    /// Since when there is no room on disk for that.
-    pub(super) walk_waits: Option<Mono>,
-    /// The topic whose message is being read for them.
-    pub(super) walk_reads: Option<Key>,
+    pub(super) walks: Rare<Walks>,
     /// When its queue is looked through for messages that are too old.
     pub(super) sweep: Option<Mono>,
     /// What is left of the rate of its backlog.
@@ -162,7 +173,7 @@ pub(super) struct Session {
     pub(super) is_dirty: bool,
     /// The publish whose routing met it last, and its place among the targets.
     pub(super) matched: (u64, u32),
-    pub(super) drops: Drops,
+    pub(super) drops: Rare<Drops>,
     /// How many of them had been told under `$SYS`.
     pub(super) drops_told: u64,
 }
@@ -174,10 +185,10 @@ impl Session {
             client_id: client_id.into(),
             link: None,
             window: Window::new(window, u64::MAX),
-            transient: VecDeque::new(),
-            uncommitted: VecDeque::new(),
+            transient: Rare::default(),
+            uncommitted: Rare::default(),
             volatile_seq: 0,
-            held: Held::default(),
+            held: Rare::default(),
             held_ticket: Ticket::default(),
             received_ticket: Ticket::default(),
             queue: None,
@@ -187,10 +198,8 @@ impl Session {
             handover: None,
             expiry_interval: 0,
             configured: false,
-            filters: Vec::new(),
-            walks: VecDeque::new(),
-            walk_waits: None,
-            walk_reads: None,
+            filters: Few::None,
+            walks: Rare::default(),
             sweep: None,
             pace: Pace::default(),
             backlog_due: None,
@@ -203,7 +212,7 @@ impl Session {
             left_noted: false,
             is_dirty: false,
             matched: (0, 0),
-            drops: Drops::default(),
+            drops: Rare::default(),
             drops_told: 0,
         }
     }
@@ -260,7 +269,7 @@ impl Session {
     /// A delivery is over: pages are not held.
     pub(super) fn end_delivery(&mut self, journal: &Journal) {
         let lanes = self.lanes.iter_mut().map(|lane| &mut lane.queue);
-        for queue in self.queue.iter_mut().chain(lanes) {
+        for queue in self.queue.as_deref_mut().into_iter().chain(lanes) {
             queue.drop_page();
             if is_drained(&self.window, queue, journal) {
                 queue.empty();
@@ -288,6 +297,7 @@ fn is_drained(window: &Window, queue: &Queue, journal: &Journal) -> bool {
 
 /// All sessions, by place and by Client Identifier.
 pub(super) struct Sessions {
+    /// As long as it was ever needed; it does not move when it becomes longer.
     places: Vec<Option<Session>>,
     free: Vec<u32>,
     by_client_id: HashTable<u32>,
@@ -299,7 +309,7 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(max: u32, seed: u64) -> Sessions {
         Sessions {
-            places: Vec::new(),
+            places: Vec::with_capacity(max as usize),
             free: Vec::new(),
             by_client_id: HashTable::new(),
             by_key: BTreeMap::new(),

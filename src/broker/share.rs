@@ -36,7 +36,7 @@ impl Readiness {
             (qos > Qos::AtMostOnce || policy.qos0)
                 && (policy.when_full.takes_all() || queue.has_room(len))
         };
-        let is_queued = session.queue.as_ref().is_some_and(queues);
+        let is_queued = session.queue.as_deref().is_some_and(queues);
         let Some(link) = link else {
             return if is_queued {
                 Readiness::Away
@@ -54,7 +54,7 @@ impl Readiness {
                 None => session.window.free(link.receive_maximum) > 0,
             };
         let is_free = link.phase == Phase::Connected
-            && link.blocked_since.is_none()
+            && link.held_up.blocked_since.is_none()
             && session.transient.is_empty();
         if has_room && is_free {
             Readiness::Ready

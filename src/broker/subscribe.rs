@@ -131,7 +131,8 @@ impl Broker {
             (Some(_), None) => RestsOn::Walks,
         };
         if let Some(link) = self.links.get_mut(id) {
-            link.acks.other(packet, version, rests_on);
+            let pool = &mut self.buffers.acks;
+            link.acks.other(packet, version, rests_on, pool);
         }
         self.note_releasable(id);
         Flow::Taken
@@ -222,7 +223,9 @@ impl Broker {
         }
         if let Some(session) = self.sessions.get_mut(place) {
             session.filters.retain(|known| &**known != filter);
-            session.walks.retain(|walk| !walk.is_for(filter));
+            if !session.walks.is_empty() {
+                session.walks.all.retain(|walk| !walk.is_for(filter));
+            }
             if let Some(key) = session.key() {
                 let filter = self.journal.bytes(filter.as_bytes());
                 session.ticket = self.journal.record(

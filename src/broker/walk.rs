@@ -20,12 +20,13 @@ use super::deliver::{Outgoing, Sent};
 use super::levels::{Key, topic_of};
 use super::message::Content;
 use super::publish::NOBODY;
+use super::rare::{Empty, Rare};
 use super::retained::{Next, Retained, RetainedMessages};
 use super::route::{Target, Way};
 use super::timers::Timer;
 use crate::limits::{SETTLEMENT_WAIT, SUBSCRIBE_WALK_STEPS};
 use crate::record::{RecoveredRetained, SubscriptionRecord};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 use larder_packet::{Property, Qos, topic};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -38,6 +39,30 @@ pub(super) struct Walk {
     after: Option<Key>,
     /// The subscription is recorded when it is over.
     to_record: bool,
+}
+
+/// A session's walks.
+#[derive(Default)]
+pub(super) struct Walks {
+    pub(super) all: VecDeque<Walk>,
+    /// Since when there is no room on disk for what they bring.
+    waits: Option<Mono>,
+    /// The topic whose message is being read for them.
+    reads: Option<Key>,
+}
+
+impl Walks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+impl Empty for Walks {
+    const EMPTY: &'static Walks = &Walks {
+        all: VecDeque::new(),
+        waits: None,
+        reads: None,
+    };
 }
 
 impl Walk {
@@ -102,7 +127,15 @@ impl Broker {
             _ => false,
         };
         let begins = is_wanted && self.retained.len() > 0 && topic::shared(filter).is_none();
-        if let Some(walk) = session.walks.iter_mut().find(|walk| walk.is_for(filter)) {
+        if session.walks.is_empty() && !begins {
+            return false;
+        }
+        if let Some(walk) = session
+            .walks
+            .all
+            .iter_mut()
+            .find(|walk| walk.is_for(filter))
+        {
             walk.options = options;
             walk.to_record |= to_record;
             if begins {
@@ -114,7 +147,7 @@ impl Broker {
         let Some(filter) = known.filter(|_| begins).cloned() else {
             return false;
         };
-        session.walks.push_back(Walk {
+        session.walks.all.push_back(Walk {
             filter,
             options,
             after: None,
@@ -165,8 +198,7 @@ impl Broker {
 
     fn walks_are_over(&mut self, place: u32) {
         let link = self.sessions.get_mut(place).and_then(|session| {
-            session.walks = VecDeque::new();
-            session.walk_waits = None;
+            session.walks = Rare::default();
             session.link
         });
         if let Some(id) = link {
@@ -178,11 +210,11 @@ impl Broker {
     fn walk_through(&mut self, tour: &mut Tour, place: u32) -> Option<Stop> {
         loop {
             let session = self.sessions.get_mut(place)?;
-            let mut walk = session.walks.pop_front()?;
+            let mut walk = session.walks.all.pop_front()?;
             let stop = self.take_walk(tour, &mut walk, place);
             if let Some(stop) = stop {
                 let session = self.sessions.get_mut(place)?;
-                session.walks.push_front(walk);
+                session.walks.all.push_front(walk);
                 return Some(stop);
             }
         }
@@ -285,7 +317,7 @@ impl Broker {
         match self.admit(len, 1, true, NO_MESSAGE) {
             Admission::Admit => {
                 if let Some(session) = self.sessions.get_mut(target.place) {
-                    session.walk_waits = None;
+                    session.walks.waits = None;
                 }
                 May::Go
             }
@@ -305,7 +337,7 @@ impl Broker {
         self.ask_disk(now);
         let park_max = self.limits.park_max;
         self.sessions.get_mut(place).is_some_and(|session| {
-            let since = *session.walk_waits.get_or_insert(now.mono);
+            let since = *session.walks.waits.get_or_insert(now.mono);
             now.mono.since(since) < park_max
         })
     }
@@ -365,8 +397,8 @@ impl Broker {
             return;
         };
         // One at a time; if it is another one by now, this is asked for when that has come.
-        if session.walk_reads.is_none() {
-            session.walk_reads = Some(Rc::clone(key));
+        if session.walks.reads.is_none() {
+            session.walks.reads = Some(Rc::clone(key));
             self.retained_reads.push_back((place, Rc::clone(key)));
         }
     }
@@ -383,7 +415,7 @@ impl Broker {
         };
         let session = self.sessions.get_mut(place);
         let is_wanted =
-            session.and_then(|session| session.walk_reads.take_if(|of| Rc::ptr_eq(of, &key)));
+            session.and_then(|session| session.walks.reads.take_if(|of| Rc::ptr_eq(of, &key)));
         if is_wanted.is_none() {
             return;
         }

@@ -20,7 +20,7 @@ pub const LINK_PLACE_BYTES: usize = mem::size_of::<Place>() + 2 * mem::size_of::
 pub const EVENTS_BYTES: usize = EVENTS_PER_WAIT * mem::size_of::<mio::event::Event>();
 
 /// What the system tells at once; what is more comes with the next wait.
-const EVENTS_PER_WAIT: usize = 256;
+const EVENTS_PER_WAIT: usize = 128;
 
 /// Peers that one listener takes in one turn, so that a crowd does not keep the links waiting.
 const ACCEPTS_PER_TURN: u32 = 64;

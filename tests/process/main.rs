@@ -22,6 +22,7 @@ mod flash;
 mod full;
 mod kill;
 mod load;
+mod memory;
 mod qos2;
 mod random;
 mod shutdown;
