@@ -102,8 +102,8 @@ pub struct Owe {
     pub messages_before: u64,
     /// Their bytes ([`Message::len`] each).
     pub bytes_before: u64,
-    /// Whether the store remembers it as the latest of its topic in this queue, so that earlier ones are known to be
-    /// superseded ([`PageRequest::superseded`]).
+    /// Whether the store remembers it as the latest of its topic in this queue ([`PageRequest::recency`]). A row that is not
+    /// to be remembered makes it forget all topics of the queue: it could not say any more which is the latest.
     pub indexed: bool,
 }
 
@@ -401,8 +401,8 @@ pub struct PageRequest {
     pub rows_max: u32,
     /// No further row once so many bytes are reached; the first row always comes, whatever its size.
     pub bytes_max: u32,
-    /// Whether each row is to say if it is superseded.
-    pub superseded: bool,
+    /// Whether each row is to say how recent it is.
+    pub recency: bool,
 }
 
 impl PageRequest {
@@ -437,9 +437,20 @@ pub struct PageRow {
     pub subscription_ids: Span,
     /// The Shared Subscription by which it is owed; `None`: by others, or `received`.
     pub share: Option<ShareKey>,
-    /// There is a newer row with the same topic in the queue. Told if the request asks for it, the newer row is known
-    /// ([`Owe::indexed`]) and its message is still there; `false` otherwise, and of a row that was received.
-    pub superseded: bool,
+    /// Told if the request asks for it.
+    pub recency: Recency,
+}
+
+/// How recent a row of a queue is among those with its topic, when the page was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recency {
+    /// The store does not know, or its message is not there any more.
+    #[default]
+    Unknown,
+    /// There is a newer row with the same topic, and its message is there.
+    Superseded,
+    /// There is no newer one.
+    Latest,
 }
 
 /// Rows of a queue, in the order that was asked for.

@@ -268,7 +268,7 @@ impl Broker {
             up_to,
             rows_max: HANDOVER_ROWS,
             bytes_max: PAGE_BYTES,
-            superseded: false,
+            recency: false,
         };
         if let Some(queue) = self
             .sessions

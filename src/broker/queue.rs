@@ -335,7 +335,7 @@ impl Queue {
                 up_to: self.disk_tail,
                 rows_max: u32::from(rows_max.map_or(room, |max| max.min(room))),
                 bytes_max: PAGE_BYTES,
-                superseded: false,
+                recency: false,
             });
         }
         match journal.row(self.journal_next) {

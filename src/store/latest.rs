@@ -2,11 +2,12 @@
 //!
 //! It is found by a hash of the topic, and never trusted alone: a row is superseded only if the row that is found is there,
 //! is newer and has the same topic. So a collision, or an entry whose row is gone, lets a row stay that could go, and no
-//! more.
+//! more. All rows of a queue are remembered from some row on, or none: so the one that is found under its topic's hash is
+//! the latest.
 
 use crate::record::Seq;
 
-/// Topics of one queue whose latest row is remembered. What has another topic beyond that counts as the latest of it.
+/// Topics of one queue whose latest row is remembered. Of what has another topic it is not known how recent it is.
 pub const LATEST_TOPICS: u32 = 16 * 1024;
 
 /// The hash of a topic: FNV-1a. It stands on disk, and never changes.

@@ -95,9 +95,9 @@ CREATE TABLE IF NOT EXISTS message (
                                         -- checksum over id
 );
 
--- The latest row of each topic of a queue, of queues that keep no more than that when they are full. It only says where to
--- look: a row counts as superseded if the row that is named here is there, is newer and has the same topic. An entry whose
--- row is gone goes later.
+-- The latest row of each topic of a queue, of queues that keep no more than that when they are full; of at most 16,384
+-- topics each. It only says where to look: a row counts as superseded if the row that is named here is there, is newer and
+-- has the same topic. An entry whose row is gone goes later.
 CREATE TABLE IF NOT EXISTS latest (
   slot INTEGER NOT NULL,                -- session.slot or lane.slot
   hash INTEGER NOT NULL,                -- FNV-1a of the Topic Name, 64 bits

@@ -293,7 +293,7 @@ impl SimStore {
             up_to: Seq::MAX,
             rows_max: u32::MAX,
             bytes_max: u32::MAX,
-            superseded: false,
+            recency: false,
         });
         probe.step_reads();
         match probe.poll_event() {

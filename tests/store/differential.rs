@@ -39,7 +39,7 @@ fn compare(seed: u64) {
             up_to: random.below(200),
             rows_max: u32::try_from(random.below(20)).unwrap(),
             bytes_max: u32::try_from(random.below(20_000)).unwrap(),
-            superseded: random.below(4) > 0,
+            recency: random.below(4) > 0,
         };
         let (left, right) = (disk.read(request), memory.read(request));
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use larder::record::{
     Batch, Change, DropOldest, Dropped, End, Event, LaneRecord, Message, Owe, Page, PageRequest,
-    Recovered, RecoveredRetained, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
+    Recency, Recovered, RecoveredRetained, Seq, SessionKey, SessionRecord, ShareKey, Span, Store,
     SubscriptionRecord, Ticket, Will, WillRecord,
 };
 use larder::store::{self, MemoryStore, OpenError, Options, Threads};
@@ -563,7 +563,7 @@ pub(crate) fn all_of(key: u64) -> PageRequest {
         up_to: 1 << 40,
         rows_max: 10_000,
         bytes_max: 64 << 20,
-        superseded: true,
+        recency: true,
     }
 }
 
@@ -571,10 +571,19 @@ pub(crate) fn seqs(page: &Page) -> Vec<Seq> {
     page.rows.iter().map(|row| row.seq).collect()
 }
 
-/// Of the whole queue, the rows that are superseded.
+/// Of a page, the rows that are superseded.
 pub(crate) fn superseded(page: &Page) -> Vec<Seq> {
-    let superseded = page.rows.iter().filter(|row| row.superseded);
-    superseded.map(|row| row.seq).collect()
+    with(page, Recency::Superseded)
+}
+
+/// Of a page, the rows that are the latest of their topics.
+pub(crate) fn latest(page: &Page) -> Vec<Seq> {
+    with(page, Recency::Latest)
+}
+
+fn with(page: &Page, recency: Recency) -> Vec<Seq> {
+    let rows = page.rows.iter().filter(|row| row.recency == recency);
+    rows.map(|row| row.seq).collect()
 }
 
 /// A page in words, so that two can be compared.
@@ -596,7 +605,11 @@ pub(crate) fn in_words(page: &Page) -> Vec<String> {
             if row.received { " received" } else { "" },
             row.share
                 .map_or(String::new(), |share| format!(" by {}", share.0)),
-            if row.superseded { " superseded" } else { "" }
+            match row.recency {
+                Recency::Unknown => "",
+                Recency::Superseded => " superseded",
+                Recency::Latest => " latest",
+            }
         )
     });
     rows.chain([format!(

@@ -99,7 +99,7 @@ impl Life {
                     if random.below(share) == 0 {
                         *last += 1 + random.below(2);
                         fill.owe_after(message, key, *last, *rows, *bytes);
-                        if random.below(4) == 0 {
+                        if random.below(40) == 0 {
                             fill.not_indexed();
                         }
                         *rows += 1;

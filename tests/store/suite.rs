@@ -1,6 +1,8 @@
 //! What every store promises.
 
-use crate::harness::{Fill, InMemory, Kept, OnDisk, all_of, in_words, payload, seqs, superseded};
+use crate::harness::{
+    Fill, InMemory, Kept, OnDisk, all_of, in_words, latest, payload, seqs, superseded,
+};
 use larder::record::{
     Change, Dropped, End, Extent, PageRequest, RecoveredMessage, RecoveredRetained, RecoveredWill,
     SessionKey, SessionRecord, SubscriptionRecord, Will, WillRecord,
@@ -29,7 +31,7 @@ promises! {
     reads_pages_within_their_limits
     reads_pages_from_the_newest_row_back
     knows_which_rows_are_superseded
-    lets_a_row_stay_whose_topic_it_does_not_remember
+    knows_nothing_of_topics_beyond_those_that_it_remembers
     ignores_what_is_not_there
     drops_the_oldest_rows_of_a_range
     lets_stay_what_a_receiver_may_have_begun_with
@@ -144,13 +146,13 @@ fn keeps_rows_with_all_they_say(store: &mut dyn Kept) {
     assert_eq!(unowed, 2);
     store.commit(fill.done());
     for _ in 0..2 {
-        let first = r#"1 "hall/light" "\u{1}\u{1}" "on" Some(9000) AtLeastOnce false "\u{b}\u{5}" 14 bytes at 1001"#;
+        let first = r#"1 "hall/light" "\u{1}\u{1}" "on" Some(9000) AtLeastOnce false "\u{b}\u{5}" 14 bytes at 1001 latest"#;
         let page = store.read(all_of(1));
         assert_eq!(in_words(&page)[0], first);
         assert_eq!((page.rows[1].size, page.rows[1].received), (5_011, false));
         assert_eq!(page.rows[1].message.payload.of(&page.bytes), [0; 5_000]);
         assert_eq!(seqs(&page), [1, 2]);
-        let other = r#"6 "hall/light" "\u{1}\u{1}" "on" Some(9000) ExactlyOnce true "\u{b}\u{5}" 14 bytes at 1006"#;
+        let other = r#"6 "hall/light" "\u{1}\u{1}" "on" Some(9000) ExactlyOnce true "\u{b}\u{5}" 14 bytes at 1006 latest"#;
         assert_eq!(in_words(&store.read(all_of(2)))[0], other);
         store.restart();
     }
@@ -306,12 +308,13 @@ fn knows_which_rows_are_superseded(store: &mut dyn Kept) {
     let shared = fill.message("c", b"shared");
     fill.owe(shared, 1, 7);
     fill.owe(shared, 2, 1);
-    let old = fill.message("a", b"of no index");
-    fill.owe(old, 1, 8);
-    fill.not_indexed();
     store.commit(fill.topics(2, 2, &["c"]).done());
     for _ in 0..2 {
-        assert_eq!(superseded(&store.read(all_of(1))), [1, 2, 4]);
+        let page = store.read(all_of(1));
+        assert_eq!(
+            (superseded(&page), latest(&page)),
+            (vec![1, 2, 4], vec![3, 5, 6, 7])
+        );
         assert_eq!(superseded(&store.read(all_of(2))), [1]);
         store.restart();
     }
@@ -321,23 +324,46 @@ fn knows_which_rows_are_superseded(store: &mut dyn Kept) {
         up_to: 4,
         ..all_of(1)
     };
-    assert_eq!(superseded(&store.read(newest)), [4, 2]);
+    let page = store.read(newest);
+    assert_eq!((superseded(&page), latest(&page)), (vec![4, 2], vec![3]));
     let not_asked = PageRequest {
-        superseded: false,
+        recency: false,
         ..all_of(1)
     };
-    assert_eq!(superseded(&store.read(not_asked)), []);
+    let page = store.read(not_asked);
+    assert_eq!((superseded(&page), latest(&page)), (vec![], vec![]));
 
-    // The latest of "b" is gone, and that of "c" has been received: what they had superseded may be the latest there is.
+    // The latest of "b" is gone, and that of "c" has been received: nothing is known of what they had superseded.
     store.commit(Fill::new().settle(1, 6).received(1, 7).done());
-    assert_eq!(superseded(&store.read(all_of(1))), [1]);
+    let page = store.read(all_of(1));
+    assert_eq!((superseded(&page), latest(&page)), (vec![1], vec![3, 5]));
     store.commit(Fill::new().topics(1, 9, &["b", "c"]).done());
     assert_eq!(superseded(&store.read(all_of(1))), [1, 2, 4]);
     store.commit(Fill::new().received(1, 2).received(1, 9).done());
-    assert_eq!(superseded(&store.read(all_of(1))), [1, 4]);
+    let page = store.read(all_of(1));
+    assert_eq!(
+        (superseded(&page), latest(&page)),
+        (vec![1, 4], vec![3, 5, 10])
+    );
+
+    // Behind a row that is not remembered it begins anew.
+    let mut fill = Fill::new();
+    let other = fill.message("a", b"of no index");
+    fill.owe(other, 1, 11);
+    fill.not_indexed();
+    store.commit(fill.done());
+    let page = store.read(all_of(1));
+    assert_eq!((superseded(&page), latest(&page)), (vec![], vec![]));
+    store.commit(Fill::new().topics(1, 12, &["a", "a"]).done());
+    let page = store.read(all_of(1));
+    assert_eq!(
+        (superseded(&page), latest(&page)),
+        (vec![1, 3, 11, 12], vec![13])
+    );
+    assert_eq!(superseded(&store.read(all_of(2))), [1]);
 }
 
-fn lets_a_row_stay_whose_topic_it_does_not_remember(store: &mut dyn Kept) {
+fn knows_nothing_of_topics_beyond_those_that_it_remembers(store: &mut dyn Kept) {
     let max = u64::from(LATEST_TOPICS);
     let mut fill = Fill::new().session(1, "a", RECORD);
     for seq in 1..=max + 1 {
@@ -351,7 +377,8 @@ fn lets_a_row_stay_whose_topic_it_does_not_remember(store: &mut dyn Kept) {
         after: max,
         ..all_of(1)
     };
-    assert_eq!(superseded(&store.read(last)), []);
+    let page = store.read(last);
+    assert_eq!((superseded(&page), latest(&page)), (vec![], vec![max + 3]));
     assert_eq!(superseded(&store.read(all_of(1))), [1]);
 
     // Topics are forgotten whose rows are gone.

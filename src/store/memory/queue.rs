@@ -2,8 +2,8 @@
 
 use super::super::latest::{LATEST_TOPICS, Sweep, hash};
 use crate::record::{
-    Batch, DropOldest, Dropped, End, Extent, Message, Owe, Page, PageRequest, PageRow, Passed, Seq,
-    ShareKey, Span,
+    Batch, DropOldest, Dropped, End, Extent, Message, Owe, Page, PageRequest, PageRow, Passed,
+    Recency, Seq, ShareKey, Span,
 };
 use crate::time::ServiceSeconds;
 use larder_packet::Qos;
@@ -80,6 +80,9 @@ impl Queue {
         if owe.indexed {
             let topic = batch.messages[index].topic.of(&batch.bytes);
             self.note_latest(hash(topic), owe.seq);
+        } else {
+            self.latest.clear();
+            self.sweep = Sweep::default();
         }
     }
 
@@ -100,17 +103,21 @@ impl Queue {
         }
     }
 
-    /// Whether there is a newer row with the topic of this one.
-    fn is_superseded(&self, seq: Seq, row: &StoredRow) -> bool {
+    fn recency(&self, seq: Seq, row: &StoredRow) -> Recency {
         let Some(message) = &row.message else {
-            return false;
+            return Recency::Unknown;
         };
-        let latest = self.latest.get(&hash(&message.topic));
-        let Some(newer) = latest.filter(|latest| **latest > seq) else {
-            return false;
-        };
-        let newer = self.rows.get(newer).and_then(|row| row.message.as_ref());
-        newer.is_some_and(|newer| newer.topic == message.topic)
+        match self.latest.get(&hash(&message.topic)) {
+            Some(latest) if *latest == seq => Recency::Latest,
+            Some(latest) if *latest > seq => {
+                let newer = self.rows.get(latest).and_then(|row| row.message.as_ref());
+                match newer {
+                    Some(newer) if newer.topic == message.topic => Recency::Superseded,
+                    _ => Recency::Unknown,
+                }
+            }
+            _ => Recency::Unknown,
+        }
     }
 
     pub(super) fn drop_oldest(&mut self, oldest: &DropOldest) -> Dropped {
@@ -177,7 +184,10 @@ impl Queue {
                 retain: row.retain,
                 subscription_ids,
                 share: row.share,
-                superseded: request.superseded && self.is_superseded(seq, row),
+                recency: match request.recency {
+                    true => self.recency(seq, row),
+                    false => Recency::Unknown,
+                },
             });
         }
         page

@@ -233,6 +233,8 @@ impl Application<'_> {
         if owe.indexed {
             let topic = message.topic.of(&batch.bytes);
             latest::note(self.connection, &mut self.memo.latest, slot, topic, owe.seq)?;
+        } else {
+            latest::forget(self.connection, &mut self.memo.latest, slot)?;
         }
         Ok(())
     }

@@ -6,8 +6,10 @@ use super::pages::row_columns;
 use super::{
     Connection, Fault, OptionalExtension, blob, integer, params, queue_key, seq_of, to_sql,
 };
-use crate::record::Seq;
+use crate::record::{Recency, Seq};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// What a connection knows of the entries of each slot, so that their number is bounded without counting them.
 #[derive(Default)]
@@ -17,7 +19,7 @@ pub(super) struct Counts {
     is_kept: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Count {
     entries: u32,
     sweep: Sweep,
@@ -38,14 +40,14 @@ impl Counts {
     }
 
     /// The slot is somebody else's from now on.
-    pub(super) fn forget(&mut self, slot: i64) {
+    pub(super) fn ended(&mut self, slot: i64) {
         self.slots.remove(&slot);
     }
 
     fn of(&mut self, connection: &Connection, slot: i64) -> Result<&mut Count, Fault> {
         match self.slots.entry(slot) {
-            std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
-            std::collections::btree_map::Entry::Vacant(unknown) => {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
                 let entries = connection
                     .prepare_cached("SELECT count(*) FROM latest WHERE slot = ?1")?
                     .query_row([slot], |row| row.get(0))?;
@@ -54,6 +56,18 @@ impl Counts {
             }
         }
     }
+}
+
+/// A row has been appended that is not remembered: so none is any more.
+pub(super) fn forget(connection: &Connection, counts: &mut Counts, slot: i64) -> Result<(), Fault> {
+    let count = counts.of(connection, slot)?;
+    if count.entries > 0 {
+        connection
+            .prepare_cached("DELETE FROM latest WHERE slot = ?1")?
+            .execute([slot])?;
+        *count = Count::default();
+    }
+    Ok(())
 }
 
 /// The row that has just been appended is the latest of its topic from now on.
@@ -100,13 +114,13 @@ fn first(connection: &Connection, slot: i64) -> Result<Option<Seq>, Fault> {
     Ok(first.map(seq_of))
 }
 
-/// Whether there is a newer row with this topic: the one that the index names is looked at, and has to be good.
-pub(super) fn is_superseded(
+/// How recent a row with this topic is. What the index names as newer is looked at, and has to be good.
+pub(super) fn recency(
     connection: &Connection,
     slot: i64,
     seq: Seq,
     topic: &[u8],
-) -> Result<bool, Fault> {
+) -> Result<Recency, Fault> {
     let latest = connection
         .prepare_cached("SELECT seq FROM latest WHERE slot = ?1 AND hash = ?2")?
         .query_row([slot, to_sql(hash(topic))], |row| Ok(integer(row, 0)))
@@ -114,15 +128,26 @@ pub(super) fn is_superseded(
         .transpose()?
         .flatten();
     let Some(latest) = latest.and_then(|latest| Seq::try_from(latest).ok()) else {
-        return Ok(false);
+        return Ok(Recency::Unknown);
     };
-    if latest <= seq {
-        return Ok(false);
+    match latest.cmp(&seq) {
+        Ordering::Less => return Ok(Recency::Unknown),
+        Ordering::Equal => return Ok(Recency::Latest),
+        Ordering::Greater => {}
     }
+    let has_topic = is_of_topic(connection, queue_key(slot, latest), topic)?;
+    Ok(match has_topic {
+        true => Recency::Superseded,
+        false => Recency::Unknown,
+    })
+}
+
+/// Whether there is a good row with this key whose message is there and has this topic.
+fn is_of_topic(connection: &Connection, key: i64, topic: &[u8]) -> Result<bool, Fault> {
     let mut statement = connection.prepare_cached(
         "SELECT key, size, messages_before, bytes_before, message, record FROM queue WHERE key = ?1",
     )?;
-    let mut rows = statement.query([queue_key(slot, latest)])?;
+    let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
         return Ok(false);
     };

@@ -6,7 +6,7 @@ use super::{
     BUSY, Connection, Fault, OpenFlags, OptionalExtension, Row, blob, integer, latest, params,
     queue_key, retained, seq_of, slot_of,
 };
-use crate::record::{End, Message, Page, PageRequest, PageRow, RecoveredRetained, Span};
+use crate::record::{End, Message, Page, PageRequest, PageRow, Recency, RecoveredRetained, Span};
 use std::path::Path;
 
 /// The rows of a range, from its oldest on.
@@ -68,10 +68,10 @@ impl Reader {
                 page.bad.push(last);
             }
         }
-        if request.superseded {
+        if request.recency {
             for row in page.rows.iter_mut().filter(|row| !row.received) {
                 let topic = row.message.topic.of(&page.bytes);
-                row.superseded = latest::is_superseded(&transaction, slot, row.seq, topic)?;
+                row.recency = latest::recency(&transaction, slot, row.seq, topic)?;
             }
         }
         Ok(page)
@@ -125,7 +125,7 @@ fn push_row(connection: &Connection, row: &Row<'_>, page: &mut Page) -> Result<b
         retain,
         subscription_ids,
         share: record.share,
-        superseded: false,
+        recency: Recency::Unknown,
     });
     Ok(true)
 }

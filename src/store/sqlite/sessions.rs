@@ -134,7 +134,7 @@ impl Application<'_> {
 
     /// Lets the rows of a slot be purged.
     pub(super) fn end_slot(&mut self, slot: i64) -> Result<(), Fault> {
-        self.memo.latest.forget(slot);
+        self.memo.latest.ended(slot);
         self.connection
             .prepare_cached(
                 "INSERT INTO ended SELECT ?1 WHERE EXISTS (SELECT 1 FROM queue WHERE key BETWEEN ?2 AND ?3)
