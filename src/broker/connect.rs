@@ -89,6 +89,7 @@ impl Broker {
                 self.resume_session(place, expiry_interval, now)
             }
             None if self.sessions.is_full() => {
+                self.counters.connects_shed += 1;
                 let reason = ReasonCode::QuotaExceeded;
                 let words = reason_string::of_connect(reason);
                 return self.refuse_connect(id, connect, reason, words);

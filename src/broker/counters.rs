@@ -35,6 +35,14 @@ pub struct Counters {
     pub links_refused: u64,
     /// Links closed because the pool of buffers was used up.
     pub links_shed: u64,
+    /// Links closed because they took nothing of what waited for them for too long.
+    pub links_stuck: u64,
+    /// Links closed because they sent no CONNECT, or half a packet, and no more in time.
+    pub links_late: u64,
+    /// CONNECTs refused because there are as many sessions as may be.
+    pub connects_shed: u64,
+    /// Subscriptions refused because there are as many as may be.
+    pub subscriptions_shed: u64,
     /// CONNECTs accepted.
     pub connects: u64,
     /// The most sessions that had a link at the same time.

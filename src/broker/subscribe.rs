@@ -180,6 +180,7 @@ impl Broker {
                 > self.limits.subscription_pool_bytes
             || self.router.has_no_group_for(filter, SHARE_GROUPS);
         if is_full && !session.filters.iter().any(|known| &**known == filter) {
+            self.counters.subscriptions_shed += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
         let before = self.router.subscribe(filter, place, record);

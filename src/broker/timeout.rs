@@ -88,6 +88,11 @@ impl Broker {
                     Due::Silent => ReasonCode::KeepAliveTimeout,
                     Due::Connect | Due::Packet | Due::Stuck => ReasonCode::UnspecifiedError,
                 };
+                match due {
+                    Due::Silent => {}
+                    Due::Connect | Due::Packet => self.counters.links_late += 1,
+                    Due::Stuck => self.counters.links_stuck += 1,
+                }
                 self.close_saying(id, reason, due.why(), now);
             }
             _ => self.watch(id),

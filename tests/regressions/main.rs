@@ -22,6 +22,7 @@ mod qos2;
 mod queue;
 mod retained;
 mod sessions;
+mod shed;
 mod walks;
 mod will_lives;
 mod wills;
