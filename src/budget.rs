@@ -129,7 +129,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             ACK_BYTES,
         ),
         row(
-            "socket buffers of a link",
+            "socket buffers of a link (limits.links)",
             links,
             sockets.receive_buffer_bytes + sockets.send_buffer_bytes,
         ),
@@ -316,5 +316,18 @@ mod tests {
             }
         }
         std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn a_machine_of_64_mebibytes_gives_24_to_it() {
+        let file = std::env::temp_dir().join(format!("larder-small-{}.toml", std::process::id()));
+        std::fs::write(&file, "").unwrap();
+        let config = Config::load(&file, 64 << 20).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        check(&config).unwrap();
+        assert_eq!(config.limits.memory_max, 24 << 20);
+        assert_eq!(config.limits.packet_max, 256 << 10);
+        let (links, sessions) = (config.limits.links, config.limits.sessions);
+        assert!(links >= 320 && sessions == 2 * links, "{links} links");
     }
 }

@@ -72,6 +72,21 @@ impl Side {
     }
 }
 
+/// A batch with its whole memory, of which only what it has once held is touched. It would take up to twice as much if it
+/// grew by itself.
+fn empty(bytes_max: usize, changes_max: usize) -> (Batch, Side) {
+    let batch = Batch {
+        bytes: Vec::with_capacity(bytes_max),
+        changes: Vec::with_capacity(changes_max),
+        ..Batch::default()
+    };
+    let side = Side {
+        rows: Vec::with_capacity(changes_max),
+        ..Side::default()
+    };
+    (batch, side)
+}
+
 /// The two batches.
 pub(super) struct Journal {
     batch: Batch,
@@ -103,20 +118,20 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(bytes_max: usize, changes_max: usize) -> Journal {
-        let filling = Side {
-            first_message: 1,
-            first_row: 1,
-            ..Side::default()
-        };
-        let batch = Batch {
-            ticket: Ticket(1),
-            ..Batch::default()
-        };
+        let (batch, filling) = empty(bytes_max, changes_max);
+        let (spare, spare_side) = empty(bytes_max, changes_max);
         Journal {
-            batch,
-            filling,
+            batch: Batch {
+                ticket: Ticket(1),
+                ..batch
+            },
+            filling: Side {
+                first_message: 1,
+                first_row: 1,
+                ..filling
+            },
             committing: None,
-            spare: None,
+            spare: Some((Arc::new(spare), spare_side)),
             committed: Ticket(0),
             bytes_max,
             changes_max,

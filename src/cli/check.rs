@@ -294,11 +294,13 @@ fn print_budget(to: &mut impl Write, config: &Config, rows: &[BudgetRow]) -> io:
     writeln!(to, "  {:<28}{:>42}", "sum", sum)?;
     writeln!(to, "  {:<28}{memory_max:>42}", "memory_max")?;
     if sum > memory_max {
+        let largest = rows.iter().max_by_key(|row| row.count * row.bytes);
         writeln!(
             to,
-            "\nLarder would not start: the sum is {} bytes above limits.memory_max. Raise it, or lower the limits that \
-             the largest lines above come from.",
-            sum - memory_max
+            "\nLarder would not start: the sum is {} bytes above limits.memory_max, and the largest part is for {}. \
+             Raise it, or lower what the lines above name.",
+            sum - memory_max,
+            largest.map_or("", |row| &row.owner)
         )?;
     }
     Ok(())
@@ -381,7 +383,7 @@ mod tests {
         assert!(!text.contains("would not start"));
         let text = printed(&config, &[row("link inboxes", 1_000, 2_048)]);
         assert!(
-            text.contains("would not start: the sum is 999424 bytes above"),
+            text.contains("would not start: the sum is 475136 bytes above limits.memory_max, and the largest part is for link inboxes"),
             "{text}"
         );
     }

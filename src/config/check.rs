@@ -17,8 +17,10 @@ const DATA_DIR: &str = "/var/lib/larder";
 /// What an unauthenticated broker may listen on without being asked to.
 const BIND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 1883);
 
-/// The default of `memory_max` is a quarter of the machine, and not more than this.
+/// The default of `memory_max` is a quarter of the machine, and not more than this;
 const MEMORY_MAX_DEFAULT_CEILING: u64 = 48 << 20;
+/// nor less than this, as long as it is no more than three eighths: on a small machine Larder is what it is there for.
+const MEMORY_MAX_DEFAULT_FLOOR: u64 = 24 << 20;
 /// Of `memory_max`, what is left for links and sessions by default: without this, and without what the pools take, at so
 /// much for a link and two sessions. `budget` has the exact terms, and a test that these are enough.
 const FIXED_MEMORY: u64 = 73 << 17;
@@ -153,7 +155,8 @@ impl Checker<'_> {
     }
 
     fn limits(&self, table: file::Limits, bridges: usize) -> Result<Limits, ConfigError> {
-        let memory_default = (self.machine_memory / 4).min(MEMORY_MAX_DEFAULT_CEILING);
+        let floor = MEMORY_MAX_DEFAULT_FLOOR.min(self.machine_memory / 8 * 3);
+        let memory_default = (self.machine_memory / 4).clamp(floor, MEMORY_MAX_DEFAULT_CEILING);
         let memory_max = self.size(table.memory_max, memory_default, 1..=u64::MAX)?;
         if memory_max.value > self.machine_memory {
             let machine = ShownSize(self.machine_memory);

@@ -60,7 +60,7 @@ fn an_empty_file_is_the_defaults() {
             .unwrap()
             .limits
             .memory_max,
-        16 << 20
+        24 << 20
     );
 }
 
