@@ -13,7 +13,7 @@ const GROUP: usize = 50;
 /// Bytes that each may take, with its session and a subscription.
 const LINK_BYTES_MAX: usize = 1024;
 /// Bytes without any link: most of them are pages of the program and its libraries, which cost nothing twice.
-const IDLE_BYTES_MAX: usize = 6 << 20;
+const IDLE_BYTES_MAX: usize = 11 << 19;
 /// Of these, bytes that are the process's own.
 const IDLE_OWN_BYTES_MAX: usize = 3 << 19;
 
