@@ -1,10 +1,10 @@
 //! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
 
 use crate::broker::{
-    ACK_BYTES, JOURNAL_ROW_BYTES, LANE_BYTES, LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES,
-    acks_max, window_bytes,
+    ACK_BYTES, COMPACTION_BYTES, COMPACTION_TOPICS_BYTES, JOURNAL_ROW_BYTES, LANE_BYTES,
+    LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES, acks_max, window_bytes,
 };
-use crate::config::{Config, ShownSize};
+use crate::config::{Config, QueueConfig, ShownSize, WhenFull};
 use crate::limits::{
     BATCH_CHANGES, BRIDGE_WINDOW_BYTES, BUFFER_MIN_BYTES, CLIENT_ID_BYTES, KEPT_MESSAGE_BYTES,
     KEPT_MESSAGES, LINK_READ_BYTES, PAGE_BYTES, PAGES, SESSION_LANES, SYS_CLIENTS, WILL_BYTES,
@@ -204,6 +204,13 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
     if lanes > 0 {
         rows.push(row("lanes of sessions (queue.classes)", lanes, LANE_BYTES));
     }
+    let compacted = compacted_max(config);
+    if compacted > 0 {
+        let owner = "queues that keep the latest (queue.when_full)";
+        rows.push(row(owner, compacted, COMPACTION_BYTES));
+        let owner = "topics while such a queue is compacted";
+        rows.push(row(owner, 1, COMPACTION_TOPICS_BYTES));
+    }
     for bridge in &config.bridges {
         let forward = BRIDGE_WINDOW_BYTES + limits.packet_max as usize;
         let receive = usize::from(bridge.window) * BRIDGE_MESSAGE_BYTES;
@@ -220,14 +227,31 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
 /// Lanes that all sessions together may come to have.
 fn lanes_max(config: &Config) -> u64 {
     let sessions = u64::from(config.limits.sessions);
-    let lanes = config.queues.iter().map(|queue| {
-        let named = match queue.client_id.ends_with('*') {
-            true => sessions,
-            false => 1,
-        };
-        named * queue.classes.len() as u64
-    });
+    let lanes = config.queues.iter();
+    let lanes = lanes.map(|queue| named_max(queue, sessions) * queue.classes.len() as u64);
     lanes.sum::<u64>().min(sessions * SESSION_LANES as u64)
+}
+
+/// Sessions that a `[[queue]]` may come to name.
+fn named_max(queue: &QueueConfig, sessions: u64) -> u64 {
+    match queue.client_id.ends_with('*') {
+        true => sessions,
+        false => 1,
+    }
+}
+
+/// Queues, of sessions and lanes, that may be compacted.
+fn compacted_max(config: &Config) -> u64 {
+    let sessions = u64::from(config.limits.sessions);
+    let queues = config.queues.iter().map(|queue| {
+        let classes = queue.classes.iter().map(|class| class.when_full);
+        let all = classes.chain([queue.when_full]);
+        let kept = all.filter(|when_full| *when_full == WhenFull::KeepLatest);
+        named_max(queue, sessions) * kept.count() as u64
+    });
+    queues
+        .sum::<u64>()
+        .min(sessions * (SESSION_LANES as u64 + 1))
 }
 
 /// The bytes of all rows.

@@ -75,6 +75,10 @@ pub const LANE_SHARE: u8 = 5;
 pub const SHARE_GROUPS: usize = 500;
 /// Rows of a page that is read to hand a queue over.
 pub const HANDOVER_ROWS: u32 = 256;
+/// Rows of a page that is read to compact a queue.
+pub const COMPACTION_ROWS: u32 = 256;
+/// Messages that are queued while such a page is read, whose topics are noted; beyond that the page is read again.
+pub const COMPACTION_TOPICS: usize = 4096;
 /// Bytes of a retained message in memory, besides its topic, properties and payload.
 pub const RETAINED_BYTES: usize = 240;
 /// Retained messages, and topics on the way to them, that are looked at for new subscriptions in one turn.

@@ -166,6 +166,8 @@ impl Broker {
                 self.walk(place, &mut steps, now);
             }
         }
+        // Behind what is delivered, which reads the same queues.
+        self.compact(now);
         // PUBRELs that go out again.
         self.release_acks(now);
     }
@@ -318,7 +320,7 @@ impl Broker {
         match page {
             Ok(mut page) => {
                 let bad = std::mem::take(&mut page.bad);
-                let (is_awaited, others) = match is_handed_over {
+                let (is_awaited, others) = match is_handed_over || request.recency {
                     true => (queue.answered(request), Some(page)),
                     false => (queue.page_read(request, Some(page)), None),
                 };
@@ -352,12 +354,17 @@ impl Broker {
                     );
                 }
                 self.note_dirty(place);
-                if let Some(page) = others {
-                    self.hand_over_page(place, &page, now);
+                match others {
+                    Some(page) if request.recency => self.compact_page(place, lane, &page, now),
+                    Some(page) => self.hand_over_page(place, &page, now),
+                    None => {}
                 }
             }
             Err(error) => {
                 if queue.page_read(request, None) {
+                    if request.recency {
+                        queue.compaction_failed();
+                    }
                     if let Some(handover) = session.handover.as_mut().filter(|_| is_handed_over) {
                         handover.failed = true;
                     }

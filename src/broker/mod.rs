@@ -15,6 +15,7 @@ mod buffers;
 mod classes;
 mod close;
 mod commit;
+mod compact;
 mod connect;
 mod counters;
 mod deliver;
@@ -69,6 +70,10 @@ pub(crate) const SESSION_BYTES: usize = size_of::<Option<session::Session>>()
     + 128;
 /// Bytes of a lane of a session.
 pub(crate) const LANE_BYTES: usize = size_of::<lanes::Lane>() + 64;
+/// Bytes of a queue that is being compacted; and of the topics that are noted meanwhile, of one queue at a time.
+pub(crate) const COMPACTION_BYTES: usize = queue::COMPACTION_BYTES;
+pub(crate) const COMPACTION_TOPICS_BYTES: usize =
+    size_of::<u64>() * crate::limits::COMPACTION_TOPICS;
 /// Bytes of a row in the journal, beside its change.
 pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
 pub use policy::{QueuePolicy, QueueRule, Rate, WhenFull};
@@ -151,6 +156,8 @@ pub struct Broker {
     unsettled: Vec<u32>,
     /// Sessions whose queue is being handed over.
     handing: VecDeque<u32>,
+    /// Queues that are being compacted.
+    compacting: VecDeque<SessionKey>,
     /// The last end of a stored session: whoever is told that there is none rests on it.
     ended: Ticket,
     /// The program is about to end.
@@ -218,6 +225,7 @@ impl Broker {
             committing: Vec::new(),
             unsettled: Vec::new(),
             handing: VecDeque::new(),
+            compacting: VecDeque::new(),
             ended: Ticket::default(),
             again: false,
             parked: VecDeque::new(),

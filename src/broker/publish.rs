@@ -336,11 +336,16 @@ impl Broker {
             (target.qos, target.retain),
             ids,
             target.share,
+            now.service,
             now,
         );
-        queue.drop_oldest_above_max(&session.window, &mut self.journal, now);
+        let key = queue.key;
+        let is_compacted = queue.make_room(&session.window, &mut self.journal, now);
         if !waited && queue.waits_for_commit() {
             self.committing.push(place);
+        }
+        if is_compacted {
+            self.begin_compaction(key);
         }
         self.set_sweep_timer(place, now);
         note_dirty(&mut self.sessions, &mut self.dirty, place);

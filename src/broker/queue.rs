@@ -3,8 +3,11 @@
 //! In memory it is a few numbers and at most one page. `cursor` is the last row that went into the window of the present
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
+mod compaction;
 mod handover;
 mod room;
+
+pub(super) use compaction::{COMPACTION_BYTES, Progress};
 
 use super::classes::{Backlog, Class, Tally};
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
@@ -17,7 +20,8 @@ use crate::record::{
     Change, End, Extent, Page, PageRequest, PageRow, RecoveredLane, RecoveredSession, Seq,
     SessionKey, ShareKey, Ticket,
 };
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, ServiceSeconds};
+use compaction::Compaction;
 use larder_packet::Qos;
 use std::rc::Rc;
 
@@ -87,7 +91,11 @@ pub(super) struct Queue {
     backlog: Backlog,
     messages_ever: u64,
     bytes_ever: u64,
+    /// Whether the backlog is known exactly: a start takes for queued what was taken out behind its first rows.
+    is_counted: bool,
     policy: Rc<QueuePolicy>,
+    /// It is being compacted.
+    compaction: Option<Box<Compaction>>,
     /// What it has coming of its share while others are sent: hundredths of messages.
     pub(super) credit: u32,
     /// What was dropped of it since the start.
@@ -124,6 +132,8 @@ impl Queue {
             backlog: Backlog::default(),
             messages_ever: 0,
             bytes_ever: 0,
+            is_counted: true,
+            compaction: None,
             credit: 0,
             drops: Drops::default(),
             policy,
@@ -201,6 +211,7 @@ impl Queue {
             backlog: Backlog::new(extent.messages, extent.bytes, tally),
             messages_ever: extent.messages_ever,
             bytes_ever: extent.bytes_ever,
+            is_counted: found.is_none(),
             ..self
         }
     }
@@ -241,6 +252,7 @@ impl Queue {
         (qos, retain): (Qos, bool),
         subscription_ids: &[u8],
         share: Option<ShareKey>,
+        queued_at: ServiceSeconds,
         now: Now,
     ) {
         let recorded = self.reserving.map_or(self.reserved, |(seq, _)| seq);
@@ -257,13 +269,16 @@ impl Queue {
             retain,
             subscription_ids,
             share,
-            queued_at: now.service,
+            queued_at,
             messages_before: self.messages_ever,
             bytes_before: self.bytes_ever,
             indexed: self.policy.when_full == WhenFull::KeepLatest,
         };
         let no = journal.owe(&row, self.journal_last, now.mono);
         self.journal_last = no;
+        if let Some(view) = journal.row(no).filter(|_| self.compaction.is_some()) {
+            self.note_newer(view.message.topic.of(view.bytes));
+        }
         if share.is_some() {
             self.last_shared = self.next_seq;
         }

@@ -40,6 +40,8 @@ pub struct Drops {
     pub damaged: u64,
     /// Queued for longer than the queue's policy allows, and never sent.
     pub aged: u64,
+    /// Of a full queue, there was a later one with the same topic.
+    pub superseded: u64,
     /// Owed by a Shared Subscription to a session that has ended, with no other member left.
     pub no_member: u64,
 }
@@ -58,7 +60,7 @@ impl Drops {
 
     /// Each reason by its name under `$SYS`, with how many it dropped.
     #[must_use]
-    pub fn by_reason(&self) -> [(&'static str, u64); 8] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 9] {
         [
             ("queue-full", self.queue_full),
             ("overflow", self.overflow),
@@ -67,6 +69,7 @@ impl Drops {
             ("away", self.away),
             ("damaged", self.damaged),
             ("aged", self.aged),
+            ("superseded", self.superseded),
             ("no-member", self.no_member),
         ]
     }
@@ -79,6 +82,7 @@ impl Drops {
         away: 0,
         damaged: 0,
         aged: 0,
+        superseded: 0,
         no_member: 0,
     };
 
@@ -96,6 +100,7 @@ impl Drops {
         self.away += other.away;
         self.damaged += other.damaged;
         self.aged += other.aged;
+        self.superseded += other.superseded;
         self.no_member += other.no_member;
     }
 
@@ -109,6 +114,7 @@ impl Drops {
             away: self.away.saturating_sub(part.away),
             damaged: self.damaged.saturating_sub(part.damaged),
             aged: self.aged.saturating_sub(part.aged),
+            superseded: self.superseded.saturating_sub(part.superseded),
             no_member: self.no_member.saturating_sub(part.no_member),
         }
     }

@@ -51,6 +51,7 @@ impl Broker {
                 Timer::Will(place) => self.will_is_due(place, now),
                 Timer::Read(place) => {
                     self.retry_handover(place);
+                    self.retry_compaction(place);
                     self.note_dirty(place);
                 }
             }

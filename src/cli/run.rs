@@ -193,6 +193,7 @@ const _: () = assert!(
 fn when_full(of: config::WhenFull) -> WhenFull {
     match of {
         config::WhenFull::DropOldest => WhenFull::DropOldest,
+        config::WhenFull::KeepLatest => WhenFull::KeepLatest,
         config::WhenFull::DropNewest => WhenFull::DropNewest,
         config::WhenFull::Reject => WhenFull::Reject,
     }

@@ -162,6 +162,8 @@ pub struct ClassConfig {
 pub enum WhenFull {
     /// The oldest unsent messages make room for it.
     DropOldest,
+    /// Unsent messages make room for it on whose topics there are later ones; then the oldest.
+    KeepLatest,
     /// It is dropped.
     DropNewest,
     /// Its publisher is refused.
@@ -170,13 +172,19 @@ pub enum WhenFull {
 
 impl WhenFull {
     /// All of them.
-    pub const ALL: [WhenFull; 3] = [WhenFull::DropOldest, WhenFull::DropNewest, WhenFull::Reject];
+    pub const ALL: [WhenFull; 4] = [
+        WhenFull::DropOldest,
+        WhenFull::KeepLatest,
+        WhenFull::DropNewest,
+        WhenFull::Reject,
+    ];
 
     /// As the configuration writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             WhenFull::DropOldest => "drop-oldest",
+            WhenFull::KeepLatest => "keep-latest",
             WhenFull::DropNewest => "drop-newest",
             WhenFull::Reject => "reject",
         }

@@ -645,7 +645,7 @@ fn queues_keep_classes_apart() {
         max_bytes = "2 MiB"
         classes = [
           { name = "alarms", filters = ["alarm/#", "+/alarm"], max_messages = 9, max_age = "1 day", when_full = "reject", share = 90, reserve = "1 MiB" },
-          { name = "rest", filters = ["#"] },
+          { name = "rest", filters = ["#"], when_full = "keep-latest" },
         ]
         "##,
     )
@@ -670,6 +670,7 @@ fn queues_keep_classes_apart() {
         (rest.max_messages, rest.max_age, rest.share, rest.reserve),
         (None, None, 5, 0)
     );
+    assert_eq!(rest.when_full, WhenFull::KeepLatest);
 }
 
 #[test]
@@ -745,7 +746,7 @@ fn a_wrong_queue_says_what_is_right() {
         ),
         (
             "client_id = \"a\"\nwhen_full = \"explode\"",
-            "larder.toml:3: queue.when_full: \"explode\" is not known; choose one of drop-oldest, drop-newest, reject",
+            "larder.toml:3: queue.when_full: \"explode\" is not known; choose one of drop-oldest, keep-latest, drop-newest, reject",
         ),
         (
             "client_id = \"a\"\nshare = 101",

@@ -13,6 +13,7 @@ mod classes;
 mod drops;
 mod flash;
 mod large;
+mod latest;
 mod links;
 mod memory;
 mod packet_ids;
