@@ -60,6 +60,8 @@ pub const PACKET_WAIT: Duration = Duration::from_secs(60);
 pub const RATE_WAIT: Duration = Duration::from_millis(20);
 /// How long a link may take nothing of what waits for it.
 pub const STUCK_WAIT: Duration = Duration::from_secs(120);
+/// The same, and the time for a packet that was begun, where the memory for packets is used up and somebody waits for it.
+pub const SCARCE_WAIT: Duration = Duration::from_secs(2);
 /// Pages that are being read at a time, for all sessions together.
 pub const PAGES: usize = 4;
 /// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list, in the tree, and on its walk

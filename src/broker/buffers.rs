@@ -46,6 +46,16 @@ impl Buffers {
         self.lent
     }
 
+    /// Whether somebody was refused, and nothing was given back since.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether it is nearly used up even when so many bytes are given back.
+    pub(super) fn is_scarce_without(&self, bytes: usize) -> bool {
+        self.lent.saturating_sub(bytes) > self.max - self.max / SMALL_PART
+    }
+
     /// Whether somebody was refused and may now be served.
     pub(super) fn is_relieved(&self) -> bool {
         self.relieved

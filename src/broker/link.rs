@@ -176,6 +176,17 @@ impl Due {
 }
 
 impl Link {
+    /// Since when it holds memory for bytes that its peer neither takes nor completes.
+    pub(super) fn holds_since(&self) -> Option<Mono> {
+        let since = [self.held_up.blocked_since, self.held_up.partial_since];
+        since.into_iter().flatten().min()
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn holds_bytes(&self) -> usize {
+        self.inbox.capacity() + self.outbox.capacity()
+    }
+
     /// What is due first, and when.
     pub(super) fn due(&self) -> Option<(Mono, Due)> {
         // A link that is left unread for our own reasons cannot be blamed for its silence.
@@ -219,6 +230,10 @@ impl Links {
             places: Vec::with_capacity(max as usize),
             len: 0,
         }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.places.iter().flatten()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -44,6 +44,7 @@ mod route;
 mod router;
 mod rows;
 mod rules;
+mod scarce;
 mod session;
 mod share;
 mod subscribe;
@@ -114,6 +115,8 @@ pub struct Broker {
     journal: Journal,
     timers: Timers,
     buffers: Buffers,
+    /// When links are closed for the memory that they hold, while it is used up.
+    scarce: Option<Mono>,
     counters: Counters,
     random: Random,
     policies: Policies,
@@ -193,6 +196,7 @@ impl Broker {
             router: Router::new(random.next(), limits.subscription_pool_bytes),
             journal: Journal::new(limits.batch_bytes, limits.batch_changes()),
             timers: Timers::default(),
+            scarce: None,
             buffers: Buffers::new(
                 limits.buffer_pool_bytes,
                 limits.alias_pool_bytes,

@@ -19,6 +19,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Bytes of memory that it holds.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.left as usize..]
     }

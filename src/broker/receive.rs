@@ -94,7 +94,7 @@ impl Broker {
     }
 
     /// The pool of buffers is used up: whoever needs more of it now is closed, and nobody else notices.
-    fn shed(&mut self, id: LinkId, now: Now) {
+    pub(super) fn shed(&mut self, id: LinkId, now: Now) {
         self.counters.links_shed += 1;
         self.close(id, ReasonCode::QuotaExceeded, now);
     }

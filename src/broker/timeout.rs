@@ -28,7 +28,9 @@ impl Broker {
         } else {
             self.batch_due()
         };
-        let next = [batch, self.timers.next(), self.sys.due, self.retained_due()];
+        let scarce = self.scarce_due(now);
+        let (sys, retained) = (self.sys.due, self.retained_due());
+        let next = [batch, self.timers.next(), sys, retained, scarce];
         let next = next.into_iter().flatten().min()?;
         Some(next.since(now.mono))
     }
@@ -56,6 +58,7 @@ impl Broker {
                 }
             }
         }
+        self.tend_scarcity(now);
         self.tend_retained(now);
         self.publish_sys(now);
     }

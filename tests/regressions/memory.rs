@@ -6,7 +6,7 @@ use crate::packets::{
 use crate::world::World;
 use larder::limits::{
     BUFFER_MIN_BYTES, CONNECT_BYTES, LINK_OTHER_ACKS, LINK_OUTBOX_BYTES, Limits, PACKET_WAIT,
-    SUBSCRIBE_FILTERS, TRANSIENT_BYTES,
+    SCARCE_WAIT, SUBSCRIBE_FILTERS, TRANSIENT_BYTES,
 };
 use larder::net::LinkId;
 use std::time::Duration;
@@ -114,6 +114,39 @@ fn what_waited_for_memory_leaves_as_soon_as_there_is_some() {
     assert_eq!(world.received(publisher), puback(1));
     assert_eq!(world.counters().acknowledged, 1);
     assert_eq!(world.gauges().buffers_lent, 0);
+}
+
+/// Nine hundred peers that never read once kept everybody from being answered for two minutes.
+#[test]
+fn who_holds_memory_and_takes_or_completes_nothing_is_closed_when_others_wait_for_it() {
+    let (mut world, holders) = without_buffers();
+    let publisher = world.connect(&Connect::v311("publisher"));
+    for holder in &holders[..2] {
+        world.subscribe(*holder, "t", 0);
+        world.read_only(*holder, 0);
+    }
+    world.say(publisher, &publish_0("t", b"x"));
+    for holder in &holders[2..] {
+        world.say(*holder, &announce(0x30, 100));
+    }
+    assert_eq!(
+        world.gauges().buffers_lent,
+        4 * BUFFER_MIN_BYTES as u64,
+        "two wait to be read, and two to be completed"
+    );
+    world.pass(10 * SCARCE_WAIT);
+    assert!(
+        !world.is_closed(holders[0]),
+        "nobody waits for what it holds"
+    );
+
+    world.say(publisher, &publish_1("nobody", 1, b"x"));
+    assert_eq!(world.received(publisher), []);
+    world.pass(SCARCE_WAIT + Duration::from_millis(1));
+    assert_eq!(world.received(publisher), puback(1));
+    let closed = holders.iter().filter(|holder| world.is_closed(**holder));
+    assert_eq!(closed.count(), 1, "no more than it needs");
+    assert_eq!(world.counters().links_shed, 1);
 }
 
 /// [MQTT-3.2.0-1]
