@@ -316,7 +316,8 @@ impl Broker {
         self.figure("io", "write_bytes:")
     }
 
-    fn figure(&self, file: &str, name: &str) -> u64 {
+    /// A figure of its process in /proc.
+    pub(crate) fn figure(&self, file: &str, name: &str) -> u64 {
         let path = format!("/proc/{}/{file}", self.pid());
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let line = text.lines().find_map(|line| line.strip_prefix(name));

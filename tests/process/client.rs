@@ -122,7 +122,8 @@ impl Client {
         }
     }
 
-    fn open(address: SocketAddr, version: Version) -> io::Result<Client> {
+    /// A link on which nothing has been said yet.
+    pub(crate) fn open(address: SocketAddr, version: Version) -> io::Result<Client> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Ok(Client {
@@ -209,6 +210,18 @@ impl Client {
             payload,
         });
         publish.encode(self.version, &mut self.outbox);
+    }
+
+    /// Puts anything into the outbox.
+    #[allow(dead_code, reason = "not by all tests")]
+    pub(crate) fn queue_bytes(&mut self, bytes: &[u8]) {
+        self.outbox.extend_from_slice(bytes);
+    }
+
+    /// Puts a packet into the outbox.
+    #[allow(dead_code, reason = "not by all tests")]
+    pub(crate) fn queue_packet(&mut self, packet: &Packet) {
+        packet.encode(self.version, &mut self.outbox);
     }
 
     /// Publishes at QoS 0.
@@ -372,7 +385,7 @@ impl Client {
         sent
     }
 
-    fn send(&mut self, packet: &Packet) -> io::Result<()> {
+    pub(crate) fn send(&mut self, packet: &Packet) -> io::Result<()> {
         packet.encode(self.version, &mut self.outbox);
         self.flush()
     }
