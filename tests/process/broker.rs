@@ -302,6 +302,13 @@ impl Broker {
         line.unwrap_or_else(|| panic!("no line with {part:?}; the log ends:\n{}", log.text()))
     }
 
+    /// How many lines of this start's log have `part` in them, of the last 200.
+    pub(crate) fn log_lines(&self, part: &str) -> usize {
+        let log = &self.process.as_ref().expect("it runs").log;
+        let lines = log.text();
+        lines.lines().filter(|line| line.contains(part)).count()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").child.id()
     }

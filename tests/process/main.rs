@@ -18,6 +18,7 @@ mod calls;
 mod client;
 mod durable;
 mod exactly_once;
+mod failing;
 mod flash;
 mod full;
 mod kill;
