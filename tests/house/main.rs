@@ -5,6 +5,7 @@
 
 mod documents;
 mod layers;
+mod proof;
 mod source;
 
 use layers::{LAYERS, faults};

@@ -32,7 +32,7 @@ use std::time::Instant;
 use world::World;
 
 /// Seeds that are run, if `SIM_SEEDS` does not say how many.
-const SEEDS: u64 = 5000;
+const SEEDS: u64 = 10_000;
 
 /// Two blows are close together if so many steps are between them at most.
 const CLOSE: u64 = 8;
