@@ -19,7 +19,7 @@ impl Broker {
 
     /// Closes them, if that is due.
     pub(super) fn tend_scarcity(&mut self, now: Now) {
-        if !self.scarce_due(now).is_some_and(|at| at <= now.mono) {
+        if self.scarce_due(now).is_none_or(|at| at > now.mono) {
             return;
         }
         // While somebody waits, one is due as soon as it has held its memory for so long.

@@ -57,7 +57,8 @@ fn no_flood_makes_it_take_more_memory_than_its_budget_or_keeps_it_from_serving()
     let mut subscriber = broker.connect(&subscriber);
     subscriber.subscribe("normal", Qos::AtLeastOnce).unwrap();
     let mut publisher = broker.connect(&Identity::volatile("normal-publisher", Version::V5));
-    let mut watcher = broker.watch("$SYS/larder/refused");
+    let watched = ["refused", "connects/shed", "subscriptions/shed"];
+    let mut watchers = watched.map(|figure| broker.watch(&format!("$SYS/larder/{figure}")));
 
     let done = AtomicBool::new(false);
     let mut refusals = Refusals::default();
@@ -81,7 +82,10 @@ fn no_flood_makes_it_take_more_memory_than_its_budget_or_keeps_it_from_serving()
         normal.join().unwrap()
     });
 
-    while next_figure(&mut watcher) < refusals.publishes {}
+    let due = [refusals.publishes, refusals.connects, refusals.filters];
+    for (watcher, due) in watchers.iter_mut().zip(due) {
+        while next_figure(watcher) < due {}
+    }
     let resident = broker.resident_at_most();
     println!(
         "ceiling: budget {} KiB, ceiling {} KiB; resident at most {} KiB; {refusals:?}",
@@ -95,11 +99,8 @@ fn no_flood_makes_it_take_more_memory_than_its_budget_or_keeps_it_from_serving()
         resident <= budget,
         "{resident} bytes were resident, and the budget is {budget}"
     );
-    assert_eq!(
-        next_figure(&mut watcher),
-        refusals.publishes,
-        "every refusal is counted"
-    );
+    let counted = watchers.each_mut().map(next_figure);
+    assert_eq!(counted, due, "every refusal is counted");
 }
 
 /// What `larder check` sums.

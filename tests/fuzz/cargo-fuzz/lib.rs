@@ -8,7 +8,7 @@ mod flash;
 mod harness;
 #[path = "../../regressions/packets.rs"]
 mod packets;
-#[path = "../targets.rs"]
+#[path = "../targets/mod.rs"]
 mod targets;
 #[path = "../../regressions/wires.rs"]
 mod wires;
