@@ -22,6 +22,10 @@ pub struct Committed {
     pub held: Vec<(SessionKey, u16, bool)>,
     /// Rows that were removed because they were settled.
     pub settled: Vec<(SessionKey, Seq, Id)>,
+    /// Of these, those with a later row on their topic in the same queue.
+    pub superseded: Vec<(SessionKey, Seq, Id)>,
+    /// Rows whose message went to the tail of the same queue.
+    pub moved: Vec<(SessionKey, Seq, Id)>,
     /// Rows that were dropped, the oldest of a full queue.
     pub dropped: Vec<(SessionKey, Seq, Id)>,
     /// Subscriptions that were made and ended, in their order: `true` for made.
@@ -55,7 +59,13 @@ pub fn packet_id(row: Seq) -> u16 {
 }
 
 /// What is on disk, as the oracle knows it: independent of the store's own tables.
-pub type Rows = BTreeMap<(SessionKey, Seq), Id>;
+pub type Rows = BTreeMap<(SessionKey, Seq), Row>;
+
+/// A row.
+pub struct Row {
+    pub id: Id,
+    topic: String,
+}
 
 /// What the server asked.
 enum Question {
@@ -139,8 +149,8 @@ impl SimStore {
         };
         self.store.step();
         self.collect();
-        for change in &batch.changes {
-            self.note(change, &batch, &mut committed);
+        for (index, change) in batch.changes.iter().enumerate() {
+            self.note(change, batch.changes.get(index + 1), &batch, &mut committed);
         }
         committed
     }
@@ -174,26 +184,43 @@ impl SimStore {
         }
     }
 
-    fn note(&mut self, change: &Change, batch: &Batch, committed: &mut Committed) {
+    fn note(
+        &mut self,
+        change: &Change,
+        next: Option<&Change>,
+        batch: &Batch,
+        committed: &mut Committed,
+    ) {
         match *change {
             Change::Owe(ref owe) => {
-                let payload = batch.messages[owe.message as usize].payload;
-                if let Some(id) = Id::of(payload.of(&batch.bytes)) {
+                let message = &batch.messages[owe.message as usize];
+                let topic = String::from_utf8_lossy(message.topic.of(&batch.bytes)).into_owned();
+                if let Some(id) = Id::of(message.payload.of(&batch.bytes)) {
                     let (session, seq) = self.row(owe.session, owe.seq);
-                    self.rows.insert((session, seq), id);
-                    committed.owed.push((session, seq, id));
+                    self.rows.insert((session, seq), Row { id, topic });
+                    match self.moved(owe.session, id, next) {
+                        Some(from) => committed.moved.push((session, from, id)),
+                        None => committed.owed.push((session, seq, id)),
+                    }
                 }
             }
             Change::Settle { session, seq } => {
                 let (session, seq) = self.row(session, seq);
-                if let Some(id) = self.rows.remove(&(session, seq)) {
-                    committed.settled.push((session, seq, id));
+                if let Some(Row { id, topic }) = self.rows.remove(&(session, seq)) {
+                    let row = (session, seq, id);
+                    if committed.moved.contains(&row) {
+                        return;
+                    }
+                    committed.settled.push(row);
+                    if self.has_later(session, seq, &topic) {
+                        committed.superseded.push(row);
+                    }
                 }
             }
             Change::Received { session, seq } => {
                 let (session, seq) = self.row(session, seq);
-                if let Some(id) = self.rows.get(&(session, seq)) {
-                    committed.received.push((session, seq, *id));
+                if let Some(row) = self.rows.get(&(session, seq)) {
+                    committed.received.push((session, seq, row.id));
                 }
             }
             Change::Hold { session, packet_id } => {
@@ -210,7 +237,7 @@ impl SimStore {
                     .range((session, 0)..=(session, Seq::MAX))
                     .filter(|((_, seq), _)| lane_of(*seq) == lane && seq_of(*seq) <= oldest.up_to)
                     .filter(|((_, seq), _)| kept.binary_search(&seq_of(*seq)).is_err())
-                    .map(|((key, seq), id)| (*key, *seq, *id))
+                    .map(|((key, seq), row)| (*key, *seq, row.id))
                     .collect();
                 for (key, seq, id) in gone {
                     // What a later change of the same batch settled or ended is gone as well.
@@ -260,6 +287,23 @@ impl SimStore {
             | Change::Unretain { .. }
             | Change::SaveWill { .. } => {}
         }
+    }
+
+    /// The row whose message is owed by a later one of the same queue from now on: it goes at once.
+    fn moved(&self, queue: SessionKey, id: Id, next: Option<&Change>) -> Option<Seq> {
+        let Some(Change::Settle { session, seq }) = next else {
+            return None;
+        };
+        let from = self.row(*session, *seq);
+        let is_it = *session == queue && self.rows.get(&from).is_some_and(|row| row.id == id);
+        is_it.then_some(from.1)
+    }
+
+    /// Whether there is a later row on this topic in the queue of a row.
+    fn has_later(&self, session: SessionKey, seq: Seq, topic: &str) -> bool {
+        self.rows
+            .range((session, seq + 1)..=(session, Seq::MAX))
+            .any(|((_, later), row)| lane_of(*later) == lane_of(seq) && row.topic == topic)
     }
 
     /// The session of a queue, and the number of that among its lanes.

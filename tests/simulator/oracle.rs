@@ -8,7 +8,7 @@
 //!   acknowledged it. SUBACK, UNSUBACK and CONNACK are compared with the disk likewise.
 //! - **What is owed stays.** From then on the message is owed: a row leaves the disk only when the session has acknowledged
 //!   it, when its Message Expiry Interval allows, or under the policy of a full queue, and then it was not in flight and
-//!   is counted. At the end every message owed has been acknowledged by the session, or was dropped and counted.
+//!   is counted; if the queue keeps the latest, a later one on its topic is there. At the end every message owed has been acknowledged by the session, or was dropped and counted.
 //! - **Order.** The first deliveries of one publisher's messages to one session, of one topic and Quality of Service, come
 //!   in their order; on each link what was sent before comes in the original order, before what is new [MQTT-4.6.0-1].
 //!   PUBACKs and PUBRECs leave in the order of the PUBLISHes [MQTT-4.6.0-2, MQTT-4.6.0-3].
@@ -52,6 +52,8 @@ pub struct Oracle {
     echo: bool,
     /// Subscribers' queues have classes.
     pub classes: bool,
+    /// And keep the latest of every topic when they are full.
+    pub keeps_latest: bool,
     /// Counts events: before and after, where milliseconds are too coarse.
     tick: u64,
     published: BTreeMap<Id, Published>,
@@ -147,6 +149,7 @@ impl Oracle {
             lines: VecDeque::new(),
             echo,
             classes: false,
+            keeps_latest: false,
             tick: 0,
             published: BTreeMap::new(),
             servers: Default::default(),

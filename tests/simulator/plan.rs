@@ -5,7 +5,7 @@ use crate::clock::Millis;
 use crate::oracle::{CLOUD, GATEWAY};
 use crate::random::Random;
 use crate::wire::Subscription;
-use larder::broker::{QueueClass, QueuePolicy, QueueRule};
+use larder::broker::{QueueClass, QueuePolicy, QueueRule, WhenFull};
 use larder::limits::Limits;
 use larder_packet::{Qos, Version};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Plan {
     pub limits: [Limits; 2],
     /// The queues of subscribers have classes.
     pub classes: bool,
+    /// And keep the latest of every topic when they are full.
+    pub keeps_latest: bool,
     pub bridge_disk_max: u64,
     pub bridge_window: u16,
     pub cloud_version: Version,
@@ -69,11 +71,22 @@ impl Plan {
         if !self.classes {
             return Vec::new();
         }
-        let policy = QueuePolicy::drop_oldest(self.limits[at].session_disk_max);
+        let (when_full, messages_max) = match self.keeps_latest {
+            true => (WhenFull::KeepLatest, 2 + self.seed / 8 % 30),
+            false => (WhenFull::DropOldest, u64::MAX),
+        };
+        let policy = QueuePolicy {
+            when_full,
+            messages_max,
+            ..QueuePolicy::drop_oldest(self.limits[at].session_disk_max)
+        };
         let class = |name: &str, filters: &[&str], part: u64| QueueClass {
             name: name.to_owned(),
             filters: filters.iter().map(|of| (*of).to_owned()).collect(),
-            policy: QueuePolicy::drop_oldest(self.limits[at].session_disk_max / part),
+            policy: QueuePolicy {
+                bytes_max: policy.bytes_max / part,
+                ..policy.clone()
+            },
             reserve: 0,
         };
         let classes = vec![
@@ -137,6 +150,7 @@ impl Plan {
             clients,
             bridge,
             classes: !marathon && seed % 4 == 3,
+            keeps_latest: !marathon && seed % 8 == 7,
             bridge_disk_max: limits[GATEWAY].session_disk_max * 4,
             limits,
             bridge_window: *random.pick(&[1, 2, 8, 64]),
@@ -169,6 +183,7 @@ impl Plan {
             bridge,
             limits: [roomy(), roomy()],
             classes: false,
+            keeps_latest: false,
             bridge_disk_max: 1 << 20,
             bridge_window: 8,
             cloud_version: Version::V5,

@@ -1,11 +1,11 @@
 //! What is on disk: what each commit changed, and what a crash leaves.
 
-use super::session::{Sent, Session};
+use super::session::Session;
 use super::{GATEWAY, NAMES, Oracle, Server};
 use crate::disk::{Committed, Rows, packet_id};
+use crate::plan::CLASSED;
 use crate::wire::Id;
 use larder::record::SessionKey;
-use larder_packet::Qos;
 use std::collections::BTreeSet;
 
 impl Oracle {
@@ -19,7 +19,7 @@ impl Oracle {
         server.sessions.retain(|_, session| session.stored);
         let on_disk: BTreeSet<(SessionKey, u16, Id)> = rows
             .iter()
-            .map(|((key, seq), id)| (*key, packet_id(*seq), *id))
+            .map(|((key, seq), row)| (*key, packet_id(*seq), row.id))
             .collect();
         for (client, session) in &mut server.sessions {
             if session.conn.take().is_some() {
@@ -71,6 +71,7 @@ impl Oracle {
         for key in &committed.ended {
             server.subscriptions.retain(|(of, _)| of != key);
         }
+        let life = server.life;
         for (key, seq, id) in &committed.settled {
             let exempt = |session: &Session| {
                 published
@@ -78,22 +79,37 @@ impl Oracle {
                     .is_none_or(|published| published.is_exempt(session))
             };
             if let Some((client, session)) = server.session_of(*key) {
-                if !session.completed.contains(id) && !session.ending && !exempt(session) {
+                let is_gone = !session.completed.contains(id) && !session.ending;
+                let may_be_superseded = self.keeps_latest && client.starts_with(CLASSED);
+                if is_gone && may_be_superseded && committed.superseded.contains(&(*key, *seq, *id))
+                {
+                    if session.is_in_flight(packet_id(*seq), *id, life) {
+                        objections.push(format!(
+                            "{client}: row {seq} ({id}) was superseded though it was in flight"
+                        ));
+                    }
+                    session.dropped.insert(*id);
+                } else if is_gone && !exempt(session) {
                     objections.push(format!(
                         "{client}: row {seq} ({id}) was removed, and nobody has acknowledged it"
                     ));
                 }
             }
         }
-        let life = server.life;
+        for (key, seq, id) in &committed.moved {
+            if let Some((client, session)) = server.session_of(*key) {
+                // What is published again looks the same when its first copy is settled just then.
+                let is_settled = session.completed.contains(id);
+                if !is_settled && session.is_in_flight(packet_id(*seq), *id, life) {
+                    objections.push(format!(
+                        "{client}: row {seq} ({id}) was moved though it was in flight"
+                    ));
+                }
+            }
+        }
         for (key, seq, id) in &committed.dropped {
             if let Some((client, session)) = server.session_of(*key) {
-                let sent = session.sent.get(&packet_id(*seq));
-                let in_flight = |sent: &Sent| {
-                    let exactly_once = sent.message.qos == Qos::ExactlyOnce;
-                    sent.id == *id && (sent.life == life || exactly_once && !sent.acknowledged)
-                };
-                if sent.is_some_and(in_flight) {
+                if session.is_in_flight(packet_id(*seq), *id, life) {
                     objections.push(format!(
                         "{client}: row {seq} ({id}) was dropped though it was in flight"
                     ));

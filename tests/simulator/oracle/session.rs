@@ -147,6 +147,14 @@ impl Server {
 }
 
 impl Session {
+    /// Whether a message may be in flight in this life of its server, or its receiver holds its Packet Identifier.
+    pub(super) fn is_in_flight(&self, pid: u16, id: Id, life: u32) -> bool {
+        self.sent.get(&pid).is_some_and(|sent| {
+            let exactly_once = sent.message.qos == Qos::ExactlyOnce;
+            sent.id == id && (sent.life == life || exactly_once && !sent.acknowledged)
+        })
+    }
+
     pub(super) fn new(
         stored: bool,
         expiry: u32,

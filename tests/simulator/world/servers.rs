@@ -272,6 +272,7 @@ impl World {
         let mut broker = Broker::new(limits, machine.random.next(), start);
         broker.set_policies(&self.plan.rules(at));
         self.oracle.classes = self.plan.classes;
+        self.oracle.keeps_latest = self.plan.keeps_latest;
         broker.recover(&recovered, start);
         if at == GATEWAY && self.plan.bridge {
             let record = SubscriptionRecord {
