@@ -26,13 +26,15 @@ pub struct SystemClock {
     started_at: Mono,
     /// Service time at the start, and the time switched off once it is known.
     service_at_start: ServiceSeconds,
-    /// The synchronised wall clock that belongs to the recovered service time, until it is used.
+    /// The time that was known to be past at the recovered service time, until the time switched off since is known.
     noted_wall: Option<u64>,
+    /// [`Now::wall_floor`] as it was at a time.
+    floor: Option<(u64, Mono)>,
 }
 
 impl SystemClock {
-    /// Goes on counting from the `recovered` service time. `noted_wall` is the synchronised wall clock of that moment,
-    /// in seconds since 1970; as soon as the wall clock is synchronised in this run, the time that passed between is
+    /// Goes on counting from the `recovered` service time. `noted_wall` is what was known of the time at that moment,
+    /// in seconds since 1970 ([`Now::wall_floor`]); as soon as the wall clock is synchronised in this run, the time that passed between is
     /// added once.
     #[must_use]
     pub fn new(recovered: ServiceSeconds, noted_wall: Option<u64>) -> SystemClock {
@@ -48,13 +50,15 @@ impl SystemClock {
         noted_wall: Option<u64>,
         marks: Vec<PathBuf>,
     ) -> SystemClock {
+        let started_at = mono();
         SystemClock {
             marks,
             marks_read_at: None,
             wall_trusted: false,
-            started_at: mono(),
+            started_at,
             service_at_start: recovered,
             noted_wall,
+            floor: noted_wall.map(|wall| (wall, started_at)),
         }
     }
 
@@ -73,6 +77,7 @@ impl SystemClock {
                 let switched_off = wall.saturating_sub(noted).saturating_sub(running);
                 self.service_at_start.0 = self.service_at_start.0.saturating_add(switched_off);
             }
+            self.floor = Some((wall, mono));
         }
         let service = ServiceSeconds(self.service_at_start.0.saturating_add(running));
         Now {
@@ -80,6 +85,9 @@ impl SystemClock {
             service,
             wall,
             wall_trusted: self.wall_trusted,
+            wall_floor: self
+                .floor
+                .map(|(wall, at)| wall.saturating_add(mono.since(at).as_secs())),
         }
     }
 }
@@ -162,6 +170,23 @@ mod tests {
 
         let jumped = clock.read(after(&clock, 61), wall + 900 * DAY);
         assert_eq!(jumped.service, ServiceSeconds(1001 + 2 * DAY));
+    }
+
+    #[test]
+    fn what_is_known_of_the_time_goes_on_without_a_synchronised_wall_clock() {
+        let mut clock = clock(Some(10 * DAY), Path::new("/nonexistent/mark"));
+        for (seconds, wall) in [(0, 0), (90, 90), (3_600, 20_000 * DAY)] {
+            let floor = clock.read(after(&clock, seconds), wall).wall_floor;
+            assert_eq!(floor, Some(10 * DAY + seconds));
+        }
+        let mut new = super::tests::clock(None, Path::new("/nonexistent/mark"));
+        assert_eq!(new.read(after(&new, 90), 20_000 * DAY).wall_floor, None);
+        // A synchronised wall clock knows better, in either direction.
+        let mut synchronised = super::tests::clock(Some(10 * DAY), Path::new("/"));
+        for wall in [9 * DAY, 11 * DAY] {
+            let floor = synchronised.read(after(&synchronised, 5), wall).wall_floor;
+            assert_eq!(floor, Some(wall));
+        }
     }
 
     #[test]

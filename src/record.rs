@@ -7,8 +7,8 @@
 mod recovered;
 
 pub use recovered::{
-    Extent, LeftOut, RETAINED_HELD_BYTES, Recovered, RecoveredLane, RecoveredMessage,
-    RecoveredRetained, RecoveredSession, RecoveredWill,
+    Extent, RETAINED_HELD_BYTES, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
+    RecoveredSession, RecoveredWill,
 };
 
 use crate::time::ServiceSeconds;
@@ -369,7 +369,7 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// Service time when it was closed.
     pub service: ServiceSeconds,
-    /// Wall clock when it was closed, if synchronised: seconds since 1970.
+    /// What was known of the time when it was closed: seconds since 1970 ([`wall_floor`](crate::time::Now::wall_floor)).
     pub wall: Option<u64>,
     /// Whether service time and wall clock are written down in any case, and not only when they have not been for a while.
     pub note: bool,

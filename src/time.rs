@@ -54,6 +54,9 @@ pub struct Now {
     pub wall: u64,
     /// Whether the wall clock has been synchronised.
     pub wall_trusted: bool,
+    /// The newest time that is known to be past, in seconds since 1970: the wall clock if it has been synchronised, else the
+    /// last time of which that could be said, and the service time since. The store keeps it.
+    pub wall_floor: Option<u64>,
 }
 
 /// A source of [`Now`]: the machine's clocks, or the simulator's.

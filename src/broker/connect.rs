@@ -262,9 +262,7 @@ impl Broker {
             Box::new(Queue::new(key, self.policies.of(client_id)))
         });
         let classes = self.policies.classes_of(client_id);
-        let has_lanes = queue
-            .as_ref()
-            .is_some_and(|queue| !classes.is_empty() || queue.policy().order.lanes_of_rest() > 0);
+        let is_divided = !classes.is_empty();
         let place = self.sessions.insert(Session {
             queue,
             expiry_interval,
@@ -277,7 +275,7 @@ impl Broker {
             .get_mut(place)
             .and_then(|session| session.queue.as_mut())
         {
-            if has_lanes {
+            if is_divided {
                 queue.has_a_part();
             }
             queue.reserve(&mut self.journal, true, now);

@@ -114,7 +114,7 @@ CREATE TABLE IF NOT EXISTS ended (
 CREATE TABLE IF NOT EXISTS service (
   id           INTEGER PRIMARY KEY CHECK (id = 1),
   seconds      INTEGER NOT NULL,        -- seconds of service, over all starts
-  wall         INTEGER,                 -- seconds since 1970 at that time, if the clock was synchronised
+  wall         INTEGER,                 -- seconds since 1970 at that time or earlier, if the clock has ever been synchronised
   last_session INTEGER NOT NULL,        -- the highest session.key or lane.key ever given
   record       BLOB NOT NULL            -- nothing but the format number and the checksum over seconds, wall, last_session
 );

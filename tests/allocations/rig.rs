@@ -44,6 +44,7 @@ impl Clock for Hands {
             service: ServiceSeconds(self.0 / 1000),
             wall: 0,
             wall_trusted: false,
+            wall_floor: None,
         }
     }
 }

@@ -16,7 +16,6 @@ mod large;
 mod latest;
 mod links;
 mod memory;
-mod orders;
 mod packet_ids;
 mod packets;
 mod policies;

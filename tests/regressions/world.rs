@@ -44,6 +44,7 @@ impl Clock for Hands {
             service: ServiceSeconds(self.service.as_secs()),
             wall: 0,
             wall_trusted: false,
+            wall_floor: None,
         }
     }
 }

@@ -65,6 +65,7 @@ impl Clock for SimClock {
             service: ServiceSeconds(self.service.0 + running),
             wall,
             wall_trusted: self.wall_trusted,
+            wall_floor: self.wall_trusted.then_some(wall),
         }
     }
 }

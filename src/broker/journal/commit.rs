@@ -49,7 +49,7 @@ impl Journal {
             std::mem::swap(empty, &mut self.batch);
             let full = empty;
             full.service = now.service;
-            full.wall = now.wall_trusted.then_some(now.wall);
+            full.wall = now.wall_floor;
             full.note = std::mem::take(&mut self.note);
         }
         self.batch.bytes.clear();
