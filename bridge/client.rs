@@ -13,14 +13,17 @@ mod v5;
 
 use crate::message::Message;
 use crate::relay::Terms;
+use crate::tunnel::{Far, Tunnel};
 use larder_packet::{Qos, Version};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long a connection may take, from looking up its name to the CONNACK.
+/// How long a connection may take, from looking up its name to the CONNACK; with TLS, so long to the end of its handshake
+/// and from there to the CONNACK.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The largest packet of MQTT: a fixed header and 268,435,455 bytes.
 const PACKET_MAX: usize = 268_435_460;
@@ -42,13 +45,16 @@ pub(crate) struct Target {
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
     Tcp { host: String, port: u16 },
+    Tls(Far),
     Unix(String),
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Tcp { host, port } | Address::Tls(Far { host, port, .. }) => {
+                write!(f, "{host}:{port}")
+            }
             Address::Unix(path) => f.write_str(path),
         }
     }
@@ -86,6 +92,8 @@ pub(crate) struct LinkError {
     pub(crate) text: String,
     /// The other end closed it: what it was sent may be the cause.
     pub(crate) closed_by_peer: bool,
+    /// Nothing but that is known.
+    pub(crate) is_bare: bool,
 }
 
 impl LinkError {
@@ -93,13 +101,39 @@ impl LinkError {
         Self {
             text: text.into(),
             closed_by_peer: false,
+            is_bare: false,
         }
     }
 
-    fn peer(text: impl Into<String>) -> Self {
+    pub(crate) fn peer(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
             closed_by_peer: true,
+            is_bare: false,
+        }
+    }
+
+    fn closed() -> Self {
+        Self {
+            text: "closed by the server".to_owned(),
+            closed_by_peer: true,
+            is_bare: true,
+        }
+    }
+
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        use io::ErrorKind;
+        let closed_by_peer = matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof
+        );
+        Self {
+            text: error.to_string(),
+            closed_by_peer,
+            is_bare: closed_by_peer,
         }
     }
 }
@@ -109,24 +143,39 @@ pub(crate) fn open(target: &Target) -> (Requests, Connection) {
     // All that the relay can owe a link: a window each of QoS 1 and QoS 0, two of acks; a SUBSCRIBE and a DISCONNECT.
     let capacity = 4 * usize::from(target.window) + 2;
     let submitted = Rc::default();
+    let (way, tunnel) = match &target.address {
+        Address::Tcp { host, port } => (Way::Tcp(host, *port), None),
+        Address::Unix(path) => (Way::Unix(path.clone()), None),
+        Address::Tls(far) => {
+            let tunnel = Tunnel::new(far.clone());
+            (Way::Unix(tunnel.path().to_owned()), Some(tunnel))
+        }
+    };
     let (client, events) = match target.version {
         Version::V311 => {
-            let (client, events) = v4::open(target, capacity);
+            let (client, events) = v4::open(target, way, capacity);
             (Client::V4(client), Events::V4(Box::new(events)))
         }
         Version::V5 => {
-            let (client, events) = v5::open(target, capacity);
+            let (client, events) = v5::open(target, way, capacity);
             (Client::V5(client), Events::V5(Box::new(events)))
         }
     };
     let connection = Connection {
         events,
+        tunnel,
         submitted: Rc::clone(&submitted),
         ids: BTreeMap::new(),
         window: target.window,
         keep_alive: target.keep_alive,
     };
     (Requests { client, submitted }, connection)
+}
+
+/// How rumqttc itself connects.
+enum Way<'a> {
+    Tcp(&'a str, u16),
+    Unix(String),
 }
 
 /// The half of a link that asks. No call waits.
@@ -183,6 +232,8 @@ impl Requests {
 /// The half of a link that is polled.
 pub(crate) struct Connection {
     events: Events,
+    /// What carries the bytes on, if rumqttc does not do it itself.
+    tunnel: Option<Tunnel>,
     submitted: Submitted,
     /// Packet identifier to the relay's id, of what is not acknowledged.
     ids: BTreeMap<u16, u64>,
@@ -224,6 +275,9 @@ impl Connection {
     /// What happens next. After an error the link is over. Dropping the future ends the link as well: rumqttc's poll
     /// may have half done what it does.
     pub(crate) async fn next(&mut self) -> Result<Event, LinkError> {
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.open(CONNECT_TIMEOUT).await?;
+        }
         // rumqttc wakes at least once per keep alive, to send a PINGREQ, unless it is stuck writing to a peer that has
         // stopped reading.
         let patience = (2 * self.keep_alive).max(2 * CONNECT_TIMEOUT);
@@ -233,9 +287,11 @@ impl Connection {
                 Events::V5(events) => v5::poll(events, self.keep_alive).await,
             }
         });
-        match raw.await {
-            Ok(raw) => self.named(raw?),
-            Err(_) => Err(LinkError::ours(format!(
+        match (raw.await, &mut self.tunnel) {
+            (Ok(Ok(raw)), _) => self.named(raw),
+            (Ok(Err(error)), Some(tunnel)) => Err(tunnel.why(error).await),
+            (Ok(Err(error)), None) => Err(error),
+            (Err(_), _) => Err(LinkError::ours(format!(
                 "nothing could be written for {} s",
                 patience.as_secs()
             ))),
@@ -283,19 +339,4 @@ impl Connection {
 /// What rumqttc may have unacknowledged: its table is that long, and its packet identifiers go round in it.
 fn in_flight_max(window: u16) -> u16 {
     window + 1
-}
-
-fn io_error(error: &std::io::Error) -> LinkError {
-    use std::io::ErrorKind;
-    let closed_by_peer = matches!(
-        error.kind(),
-        ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof
-    );
-    LinkError {
-        text: error.to_string(),
-        closed_by_peer,
-    }
 }

@@ -3,13 +3,17 @@
 use crate::client::{Address, Target};
 use crate::relay::WINDOW_MAX;
 use crate::rule::{self, Rule, RuleError};
+use crate::tls::{TimeFloor, Tls, TlsFault};
+use crate::tunnel::Far;
 use larder_packet::{Qos, Version};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// MQTT's port [IANA].
+/// MQTT's ports, without and with TLS [IANA].
 const PORT: u16 = 1883;
+const TLS_PORT: u16 = 8883;
 /// rumqttc takes none below.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
 /// rumqttc reads so many packets, the one that it is in the middle of included, before the first is looked at.
@@ -22,8 +26,10 @@ const PACKET_MAX_MIN: u32 = 1_024;
 pub struct Config {
     /// Its name: part of log lines, and of its Client Identifier at the local broker, `$larder/bridge/NAME`.
     pub name: String,
-    /// The cloud's addresses, `mqtt://host:port`, tried in this order.
+    /// The cloud's addresses, `mqtt://host:port` or `mqtts://host:port`, tried in this order.
     pub urls: Vec<String>,
+    /// For those that begin with `mqtts://`.
+    pub tls: Tls,
     /// The version spoken with the cloud.
     pub version: Version,
     /// Client Identifier at the cloud; its session there must be nobody else's.
@@ -71,6 +77,8 @@ pub enum ConfigError {
     },
     /// The rules cannot be run.
     Rules(RuleError),
+    /// TLS cannot be made with what is there.
+    Tls(TlsFault),
     /// Another value cannot be used.
     Value {
         /// Its key.
@@ -127,15 +135,36 @@ impl Config {
         for url in &self.urls {
             address(url)?;
         }
+        if self.has_tls() {
+            self.tls.check().map_err(ConfigError::Tls)?;
+        }
         rule::check(&self.forward, &self.receive, self.version).map_err(ConfigError::Rules)
     }
 
+    /// Whether one of its addresses wants TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.urls.iter().any(|url| url.starts_with(TLS_SCHEME))
+    }
+
     /// The cloud's addresses, as targets.
-    pub(crate) fn cloud_targets(&self) -> Result<Vec<Target>, ConfigError> {
+    pub(crate) fn cloud_targets(&self, floor: &TimeFloor) -> Result<Vec<Target>, ConfigError> {
         let credentials = self.credentials()?;
+        let tls = Arc::new(self.tls.clone());
         let target = |url: &String| {
+            let (host, port) = address(url)?;
+            let address = if url.starts_with(TLS_SCHEME) {
+                Address::Tls(Far {
+                    host,
+                    port,
+                    tls: Arc::clone(&tls),
+                    floor: floor.clone(),
+                })
+            } else {
+                Address::Tcp { host, port }
+            };
             Ok(Target {
-                address: address(url)?,
+                address,
                 version: self.version,
                 client_id: self.client_id.clone(),
                 credentials: credentials.clone(),
@@ -159,10 +188,13 @@ impl Config {
                     });
                 }
             },
-            LocalAddress::Tcp(authority) => host_and_port(authority).ok_or(ConfigError::Value {
-                key: "local address",
-                must: "be host:port",
-            })?,
+            LocalAddress::Tcp(authority) => {
+                let (host, port) = host_and_port(authority, PORT).ok_or(ConfigError::Value {
+                    key: "local address",
+                    must: "be host:port",
+                })?;
+                Address::Tcp { host, port }
+            }
         };
         Ok(Target {
             address,
@@ -207,7 +239,10 @@ impl Config {
     }
 }
 
-fn address(url: &str) -> Result<Address, ConfigError> {
+const TLS_SCHEME: &str = "mqtts://";
+
+/// The host and port of a cloud.
+fn address(url: &str) -> Result<(String, u16), ConfigError> {
     let fault = |fault| {
         Err(ConfigError::Url {
             url: url.to_owned(),
@@ -217,23 +252,21 @@ fn address(url: &str) -> Result<Address, ConfigError> {
     let Some((scheme, authority)) = url.split_once("://") else {
         return fault("an address has the form mqtt://host:port");
     };
-    match scheme {
-        "mqtt" => {}
-        "mqtts" => {
-            return fault("TLS towards the cloud is not supported by this version; it comes later");
-        }
-        _ => return fault("the only scheme of this version is mqtt://"),
-    }
+    let port = match scheme {
+        "mqtt" => PORT,
+        "mqtts" => TLS_PORT,
+        _ => return fault("the schemes of this version are mqtt:// and mqtts://"),
+    };
     if authority.contains('@') {
         return fault("user name and password have keys of their own");
     }
-    match host_and_port(authority.strip_suffix('/').unwrap_or(authority)) {
+    match host_and_port(authority.strip_suffix('/').unwrap_or(authority), port) {
         Some(address) => Ok(address),
         None => fault("an address has the form mqtt://host:port, an IPv6 host in brackets"),
     }
 }
 
-fn host_and_port(authority: &str) -> Option<Address> {
+fn host_and_port(authority: &str, default_port: u16) -> Option<(String, u16)> {
     let host_end = if authority.starts_with('[') {
         authority.find(']')? + 1
     } else {
@@ -242,14 +275,11 @@ fn host_and_port(authority: &str) -> Option<Address> {
     let (host, rest) = authority.split_at(host_end);
     let port = match rest.strip_prefix(':') {
         Some(port) => port.parse().ok().filter(|port| *port != 0)?,
-        None if rest.is_empty() => PORT,
+        None if rest.is_empty() => default_port,
         None => return None,
     };
     let plain = !host.is_empty() && !host.contains(['/', '?', '#', ' ']);
-    plain.then(|| Address::Tcp {
-        host: host.to_owned(),
-        port,
-    })
+    plain.then(|| (host.to_owned(), port))
 }
 
 impl fmt::Display for ConfigError {
@@ -257,6 +287,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Url { url, fault } => write!(f, "`{url}`: {fault}"),
             Self::Rules(error) => error.fmt(f),
+            Self::Tls(fault) => fault.fmt(f),
             Self::Value { key, must } => write!(f, "{key} must {must}"),
         }
     }
@@ -269,10 +300,7 @@ mod tests {
     use super::*;
 
     fn parsed(url: &str) -> Option<(String, u16)> {
-        match address(url) {
-            Ok(Address::Tcp { host, port }) => Some((host, port)),
-            _ => None,
-        }
+        address(url).ok()
     }
 
     #[test]
@@ -283,6 +311,10 @@ mod tests {
             Some(("a.example".into(), 8883))
         );
         assert_eq!(parsed("mqtt://[::1]:1884"), Some(("[::1]".into(), 1884)));
+        assert_eq!(
+            parsed("mqtts://a.example"),
+            Some(("a.example".into(), 8883))
+        );
         for refused in [
             "a.example",
             "http://a",
@@ -295,15 +327,5 @@ mod tests {
         ] {
             assert_eq!(parsed(refused), None, "{refused}");
         }
-    }
-
-    #[test]
-    fn tls_is_refused_by_name() {
-        let refused = address("mqtts://a.example")
-            .map(|_| ())
-            .map_err(|error| error.to_string());
-        assert!(refused.is_err_and(
-            |text| text.contains("TLS") && text.contains("not supported by this version")
-        ));
     }
 }

@@ -7,7 +7,8 @@
 //! - [`rule`]: which topics cross, under which names, and the refusal of rules that would go round.
 //! - [`relay`]: what is sent, acknowledged and set aside, when. No I/O, no clock: a simulator runs the same code.
 //! - [`redial`]: when to connect, and where.
-//! - the links themselves are rumqttc's event loops, one for each connection, never used as a queue.
+//! - the links themselves are rumqttc's event loops, one for each connection, never used as a queue; those with TLS go
+//!   through a tunnel of ours.
 //!
 //! [`start`] runs a bridge on a thread of its own.
 
@@ -20,11 +21,14 @@ pub mod redial;
 pub mod relay;
 pub mod rule;
 mod status;
+mod tls;
+mod tunnel;
 
 pub use config::{Config, ConfigError, LocalAddress};
 pub use relay::Counters;
 pub use rule::Rule;
 pub use status::{State, Status};
+pub use tls::{TLS_BYTES, TimeFloor, Tls, TlsFault};
 
 use driver::Setup;
 use redial::Redial;
@@ -41,8 +45,9 @@ pub const THREAD_STACK_BYTES: usize = 256 * 1024;
 /// How long the thread that looks up names stays after it.
 const LOOKUP_THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Starts a bridge on a thread of its own. `seed` makes its delays differ from those of other bridges; `status` is called
-/// on that thread at every change of state, and must not block.
+/// Starts a bridge on a thread of its own. `seed` makes its delays differ from those of other bridges; `time_floor` is kept
+/// by the caller, for TLS on machines without a clock; `status` is called on that thread at every change of state, and must
+/// not block.
 ///
 /// # Errors
 /// The configuration cannot be run, or the system gives no thread. Nothing is running then.
@@ -50,13 +55,16 @@ pub fn start(
     config: Config,
     local: LocalAddress,
     seed: u64,
+    time_floor: TimeFloor,
     status: impl Fn(Status) + Send + 'static,
 ) -> Result<Handle, StartError> {
     config.check().map_err(StartError::Config)?;
     let board = Arc::new(Board::new());
     let setup = Setup {
         local: config.local_target(&local).map_err(StartError::Config)?,
-        cloud: config.cloud_targets().map_err(StartError::Config)?,
+        cloud: config
+            .cloud_targets(&time_floor)
+            .map_err(StartError::Config)?,
         config,
         seed,
         board: Arc::clone(&board),

@@ -202,11 +202,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
     ];
     let lanes = lanes_max(config);
     if lanes > 0 {
-        rows.push(row(
-            "lanes of sessions (queue.classes, order)",
-            lanes,
-            LANE_BYTES,
-        ));
+        rows.push(row("lanes of sessions (queue.classes)", lanes, LANE_BYTES));
     }
     let compacted = compacted_max(config);
     if compacted > 0 {
@@ -218,7 +214,12 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
     for bridge in &config.bridges {
         let forward = BRIDGE_WINDOW_BYTES + limits.packet_max as usize;
         let receive = usize::from(bridge.window) * BRIDGE_MESSAGE_BYTES;
-        let bytes = larder_bridge::THREAD_STACK_BYTES + BRIDGE_BYTES + forward + receive;
+        let tls = if bridge.has_tls() {
+            larder_bridge::TLS_BYTES
+        } else {
+            0
+        };
+        let bytes = larder_bridge::THREAD_STACK_BYTES + BRIDGE_BYTES + tls + forward + receive;
         rows.push(row(
             &format!("bridge {} (its window)", bridge.name),
             1,
@@ -232,7 +233,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
 fn lanes_max(config: &Config) -> u64 {
     let sessions = u64::from(config.limits.sessions);
     let lanes = config.queues.iter();
-    let lanes = lanes.map(|queue| named_max(queue, sessions) * queue.lanes() as u64);
+    let lanes = lanes.map(|queue| named_max(queue, sessions) * queue.classes.len() as u64);
     lanes.sum::<u64>().min(sessions * SESSION_LANES as u64)
 }
 

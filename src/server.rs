@@ -135,6 +135,12 @@ impl<N: Net, S: Store> Server<N, S> {
         }
     }
 
+    /// When its last turn began.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
     /// The core, to be looked at.
     #[must_use]
     pub fn broker(&self) -> &Broker {

@@ -1,6 +1,6 @@
 //! rumqttc's 3.1.1 half.
 
-use super::{Address, CONNECT_TIMEOUT, LinkError, NoRoom, PACKET_MAX, Raw, Target, in_flight_max};
+use super::{CONNECT_TIMEOUT, LinkError, NoRoom, PACKET_MAX, Raw, Target, Way, in_flight_max};
 use crate::message::{Message, Properties};
 use crate::relay::Terms;
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use rumqttc::{
     Outgoing, Packet, Publish, QoS, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
 };
 
-pub(super) fn open(target: &Target, capacity: usize) -> (AsyncClient, EventLoop) {
-    let mut options = match &target.address {
-        Address::Tcp { host, port } => MqttOptions::new(&target.client_id, host, *port),
-        Address::Unix(path) => {
+pub(super) fn open(target: &Target, way: Way<'_>, capacity: usize) -> (AsyncClient, EventLoop) {
+    let mut options = match way {
+        Way::Tcp(host, port) => MqttOptions::new(&target.client_id, host, port),
+        Way::Unix(path) => {
             let mut options = MqttOptions::new(&target.client_id, path, 0);
             options.set_transport(Transport::Unix);
             options
@@ -125,18 +125,16 @@ fn error(error: ConnectionError) -> LinkError {
             }
             code => format!("refused: {code:?}"),
         }),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            LinkError::peer("closed by the server")
-        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => LinkError::closed(),
         ConnectionError::MqttState(StateError::Io(error)) | ConnectionError::Io(error) => {
-            super::io_error(&error)
+            LinkError::from_io(&error)
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             LinkError::ours("no answer to a PINGREQ")
         }
         ConnectionError::MqttState(StateError::Deserialization(rumqttc::mqttbytes::Error::Io(
             error,
-        ))) => super::io_error(&error),
+        ))) => LinkError::from_io(&error),
         ConnectionError::NetworkTimeout => LinkError::ours("no connection in time"),
         error => LinkError::ours(error.to_string()),
     }

@@ -1,6 +1,6 @@
 //! rumqttc's 5.0 half.
 
-use super::{Address, CONNECT_TIMEOUT, LinkError, NoRoom, Raw, Target, in_flight_max};
+use super::{CONNECT_TIMEOUT, LinkError, NoRoom, Raw, Target, Way, in_flight_max};
 use crate::message::{Message, Properties};
 use crate::relay::Terms;
 use bytes::Bytes;
@@ -14,10 +14,10 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, S
 use rumqttc::{NetworkOptions, Outgoing, Transport};
 use std::time::Duration;
 
-pub(super) fn open(target: &Target, capacity: usize) -> (AsyncClient, EventLoop) {
-    let mut options = match &target.address {
-        Address::Tcp { host, port } => MqttOptions::new(&target.client_id, host, *port),
-        Address::Unix(path) => {
+pub(super) fn open(target: &Target, way: Way<'_>, capacity: usize) -> (AsyncClient, EventLoop) {
+    let mut options = match way {
+        Way::Tcp(host, port) => MqttOptions::new(&target.client_id, host, port),
+        Way::Unix(path) => {
             let mut options = MqttOptions::new(&target.client_id, path, 0);
             options.set_transport(Transport::Unix);
             options
@@ -197,9 +197,7 @@ fn reason_code(reason: PubAckReason) -> u8 {
 fn error(error: ConnectionError) -> LinkError {
     match error {
         ConnectionError::ConnectionRefused(code) => LinkError::ours(format!("refused: {code:?}")),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            LinkError::peer("closed by the server")
-        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => LinkError::closed(),
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code,
             reason_string,
@@ -210,11 +208,11 @@ fn error(error: ConnectionError) -> LinkError {
             LinkError::peer(format!("closed by the server: {reason_code:?}{said}"))
         }
         ConnectionError::MqttState(StateError::Io(error)) | ConnectionError::Io(error) => {
-            super::io_error(&error)
+            LinkError::from_io(&error)
         }
         ConnectionError::MqttState(StateError::Deserialization(
             rumqttc::v5::mqttbytes::Error::Io(error),
-        )) => super::io_error(&error),
+        )) => LinkError::from_io(&error),
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             LinkError::ours("no answer to a PINGREQ")
         }

@@ -7,7 +7,7 @@
 )]
 #![allow(clippy::unwrap_used)]
 
-use larder_bridge::{Config, Handle, LocalAddress, Rule, State, Status, start};
+use larder_bridge::{Config, Handle, LocalAddress, Rule, State, Status, TimeFloor, Tls, start};
 use larder_packet::{Qos, Version};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
@@ -197,6 +197,7 @@ fn a_panic_restarts_the_bridge() {
         config,
         LocalAddress::Unix(local.socket.clone()),
         1,
+        TimeFloor::default(),
         listener,
     )
     .unwrap();
@@ -299,6 +300,7 @@ fn config(name: &str, version: Version, cloud_port: u16) -> Config {
     Config {
         name: name.into(),
         urls: vec![format!("mqtt://localhost:{cloud_port}")],
+        tls: Tls::default(),
         version,
         client_id: format!("gateway-{name}"),
         username: None,
@@ -314,7 +316,7 @@ fn config(name: &str, version: Version, cloud_port: u16) -> Config {
 }
 
 fn bridge(config: Config, local: LocalAddress) -> Handle {
-    start(config, local, 1, |_| {}).unwrap()
+    start(config, local, 1, TimeFloor::default(), |_| {}).unwrap()
 }
 
 fn wait_for(bridge: &Handle, wanted: impl Fn(&State) -> bool) {

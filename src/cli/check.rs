@@ -227,6 +227,7 @@ fn print_bridge(to: &mut impl Write, bridge: &BridgeConfig) -> io::Result<()> {
     );
     let lines = [
         ("url", bridge.urls.join(", then ")),
+        ("TLS", tls(bridge)),
         ("version", version.to_owned()),
         ("client_id", format!("{:?}", bridge.client_id)),
         ("username", user),
@@ -238,6 +239,29 @@ fn print_bridge(to: &mut impl Write, bridge: &BridgeConfig) -> io::Result<()> {
     print_table(to, &format!("Bridge {}", bridge.name), &lines)?;
     print_rules(to, "forward", &bridge.forward)?;
     print_rules(to, "receive", &bridge.receive)
+}
+
+/// How the cloud is verified, and what it is shown.
+fn tls(bridge: &BridgeConfig) -> String {
+    if !bridge.has_tls() {
+        return "none: everything is in the clear".to_owned();
+    }
+    let tls = &bridge.tls;
+    let trusts = match &tls.ca {
+        Some(ca) => format!("trusts {}", ca.display()),
+        None => "trusts the CAs of this system".to_owned(),
+    };
+    let shows = tls
+        .cert
+        .as_ref()
+        .map(|cert| format!("shows {}", cert.display()));
+    let name = tls
+        .server_name
+        .as_ref()
+        .map(|name| format!("server_name {name}"));
+    let alpn = tls.alpn.as_ref().map(|alpn| format!("alpn {alpn}"));
+    let parts = [Some(trusts), shows, name, alpn];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn print_rules(to: &mut impl Write, direction: &str, rules: &[Rule]) -> io::Result<()> {

@@ -2,12 +2,12 @@
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
 use crate::broker::{
-    Broker, ConfiguredSession, Order, QueueClass, QueuePolicy, QueueRule, Rate, WhenFull,
+    Broker, ConfiguredSession, QueueClass, QueuePolicy, QueueRule, Rate, WhenFull,
 };
 use crate::budget;
 use crate::clock::SystemClock;
 use crate::config::{
-    self, Bind, BridgeConfig, ClassConfig, Config, LANES_MAX, QueueConfig, ShownSize,
+    self, Bind, BridgeConfig, CLASSES_MAX, ClassConfig, Config, QueueConfig, ShownSize,
 };
 use crate::limits::{BRIDGE_WINDOW_BYTES, Limits, SESSION_LANES};
 use crate::net::{Listen, Sockets};
@@ -16,7 +16,7 @@ use crate::record::{Recovered, SubscriptionRecord};
 use crate::server::Server;
 use crate::store::{self, Threads};
 use crate::time::{Clock, Now};
-use larder_bridge::{Handle, LocalAddress};
+use larder_bridge::{Handle, LocalAddress, TimeFloor};
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
@@ -88,9 +88,13 @@ fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     drop(recovered);
 
     let mut server = Server::new(sockets, store, broker, now);
-    let bridges = start_bridges(config, &private, now)?;
+    // A certificate is judged by no earlier time, whatever the wall clock says.
+    let time_floor = TimeFloor::default();
+    time_floor.set(now.wall_floor.unwrap_or(0));
+    let bridges = start_bridges(config, &private, now, &time_floor)?;
     while !server.net().shutdown_requested() {
         server.turn(&mut clock);
+        time_floor.set(server.now().wall_floor.unwrap_or(0));
     }
     log::info!("stopping: told to by SIGTERM or SIGINT");
     // While they stop, what they still send waits in its sender's session.
@@ -164,7 +168,6 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
             bytes: queue.rate_bytes,
         },
         share: queue.share,
-        order: order(queue.order),
     };
     let class = |class: &ClassConfig| QueueClass {
         name: class.name.clone(),
@@ -175,7 +178,6 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
             age_max: class.max_age,
             when_full: when_full(class.when_full),
             share: class.share,
-            order: order(class.order),
             ..policy.clone()
         },
         reserve: class.reserve,
@@ -188,8 +190,8 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
 }
 
 const _: () = assert!(
-    LANES_MAX == SESSION_LANES,
-    "there are as many lanes as the configuration may ask for"
+    CLASSES_MAX == SESSION_LANES,
+    "each class of a queue has a lane"
 );
 
 fn when_full(of: config::WhenFull) -> WhenFull {
@@ -198,14 +200,6 @@ fn when_full(of: config::WhenFull) -> WhenFull {
         config::WhenFull::KeepLatest => WhenFull::KeepLatest,
         config::WhenFull::DropNewest => WhenFull::DropNewest,
         config::WhenFull::Reject => WhenFull::Reject,
-    }
-}
-
-fn order(of: config::Order) -> Order {
-    match of {
-        config::Order::Fifo => Order::Fifo,
-        config::Order::LiveFirst => Order::LiveFirst,
-        config::Order::NewestFirst => Order::NewestFirst,
     }
 }
 
@@ -231,12 +225,18 @@ fn bridge_session(bridge: &BridgeConfig) -> ConfiguredSession {
     }
 }
 
-fn start_bridges(config: &Config, private: &Path, now: Now) -> Result<Vec<Handle>, Box<dyn Error>> {
+fn start_bridges(
+    config: &Config,
+    private: &Path,
+    now: Now,
+    time_floor: &TimeFloor,
+) -> Result<Vec<Handle>, Box<dyn Error>> {
     let mut handles = Vec::with_capacity(config.bridges.len());
     for bridge in &config.bridges {
         let bridge = larder_bridge::Config {
             name: bridge.name.clone(),
             urls: bridge.urls.clone(),
+            tls: bridge.tls.clone(),
             version: bridge.version,
             client_id: bridge.client_id.clone(),
             username: bridge.username.clone(),
@@ -254,7 +254,13 @@ fn start_bridges(config: &Config, private: &Path, now: Now) -> Result<Vec<Handle
         };
         let local = LocalAddress::Unix(private.to_owned());
         let seed = seed() ^ now.mono.0;
-        handles.push(larder_bridge::start(bridge, local, seed, |_| {})?);
+        handles.push(larder_bridge::start(
+            bridge,
+            local,
+            seed,
+            time_floor.clone(),
+            |_| {},
+        )?);
     }
     Ok(handles)
 }

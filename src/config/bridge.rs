@@ -5,12 +5,13 @@ use super::error::ConfigError;
 use super::file::{self, Key, Urls};
 use super::value::ShownDuration;
 use super::{BridgeConfig, Limits, Password, StoreConfig};
+use larder_bridge::Tls;
 use larder_bridge::relay::WINDOW_MAX;
 use larder_packet::Version;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 
@@ -79,6 +80,17 @@ impl Checker<'_> {
     ) -> Result<BridgeConfig, ConfigError> {
         let name = self.plain_name(table.name, at, "cloud", NAME_BYTES_MAX)?;
         let urls = self.urls(table.url, at)?;
+        let tls = self.tls(
+            TlsKeys {
+                ca: table.ca,
+                cert: table.cert,
+                key: table.key,
+                server_name: table.server_name,
+                alpn: table.alpn,
+            },
+            &urls,
+            at,
+        )?;
         let version = self.version(table.version)?;
         let Some(client_id) = self.text(table.client_id)? else {
             return Err(self.fault_at(
@@ -117,6 +129,7 @@ impl Checker<'_> {
         Ok(BridgeConfig {
             name,
             urls,
+            tls,
             version,
             client_id,
             username,
@@ -176,6 +189,43 @@ impl Checker<'_> {
         urls.into_iter().map(checked).collect()
     }
 
+    /// The keys of TLS, and the files that they name.
+    fn tls(&self, keys: TlsKeys, urls: &[String], at: &Range<usize>) -> Result<Tls, ConfigError> {
+        let places = [
+            ("ca", &keys.ca),
+            ("cert", &keys.cert),
+            ("key", &keys.key),
+            ("server_name", &keys.server_name),
+            ("alpn", &keys.alpn),
+        ]
+        .map(|(name, key)| (name, key.as_ref().map(Spanned::span)));
+        let place = |name: &str| {
+            let mut places = places.iter();
+            places.find_map(|(key, place)| place.clone().filter(|_| *key == name))
+        };
+        if !urls.iter().any(|url| url.starts_with(TLS_SCHEME)) {
+            return match places.into_iter().find_map(|(_, place)| place) {
+                None => Ok(Tls::default()),
+                Some(place) => Err(self.fault_at(
+                    &place,
+                    "is for TLS, and no url begins with mqtts://; change the url, or leave this out",
+                )),
+            };
+        }
+        let file = |key: Key<String>| key.map(|file| self.beside(file.get_ref()));
+        let tls = Tls {
+            ca: file(keys.ca),
+            cert: file(keys.cert),
+            key: file(keys.key),
+            server_name: keys.server_name.map(Spanned::into_inner),
+            alpn: keys.alpn.map(Spanned::into_inner),
+        };
+        match tls.check() {
+            Ok(()) => Ok(tls),
+            Err(error) => Err(self.fault_at(place(error.key).as_ref().unwrap_or(at), error.fault)),
+        }
+    }
+
     fn version(&self, key: Key<u64>) -> Result<Version, ConfigError> {
         match key {
             None => Ok(Version::V5),
@@ -232,10 +282,13 @@ impl Checker<'_> {
         Ok(Some(Password(password)))
     }
 
+    /// A file's name: a relative one is meant beside the configuration.
+    fn beside(&self, file: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(file)
+    }
+
     fn password_in(&self, file: &Spanned<String>) -> Result<String, ConfigError> {
-        // A relative name is meant beside the configuration.
-        let directory = self.path.parent().unwrap_or(Path::new(""));
-        let path = directory.join(file.get_ref());
+        let path = self.beside(file.get_ref());
         match fs::read_to_string(&path) {
             Ok(mut password) => {
                 let line = password.strip_suffix('\n').unwrap_or(&password);
@@ -250,6 +303,17 @@ impl Checker<'_> {
     }
 }
 
+pub(super) const TLS_SCHEME: &str = "mqtts://";
+
+/// What a bridge says of TLS.
+struct TlsKeys {
+    ca: Key<String>,
+    cert: Key<String>,
+    key: Key<String>,
+    server_name: Key<String>,
+    alpn: Key<String>,
+}
+
 /// The longest string that MQTT can carry [MQTT 1.5.4].
 const STRING_BYTES_MAX: usize = 65_535;
 
@@ -261,14 +325,12 @@ fn url_fault(url: &str) -> Option<&'static str> {
         return Some(FORM);
     };
     match scheme {
-        "mqtt" => {}
-        "mqtts" | "ssl" | "tls" => {
-            return Some(
-                "TLS is not supported by this version yet; use mqtt:// through a tunnel or a private network",
-            );
+        "mqtt" | "mqtts" => {}
+        "ssl" | "tls" => return Some("the scheme for TLS is mqtts://"),
+        "ws" | "wss" => {
+            return Some("WebSocket is not supported by this version; use mqtt:// or mqtts://");
         }
-        "ws" | "wss" => return Some("WebSocket is not supported by this version; use mqtt://"),
-        _ => return Some("the scheme is not known; use mqtt://"),
+        _ => return Some("the scheme is not known; use mqtt:// or mqtts://"),
     }
     if authority.contains('@') {
         return Some(

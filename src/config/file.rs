@@ -88,7 +88,6 @@ pub(super) struct Queue {
     pub(super) rate: Key<u64>,
     pub(super) rate_bytes: Key<Size>,
     pub(super) share: Key<u64>,
-    pub(super) order: Key<String>,
     #[serde(default)]
     pub(super) classes: Vec<Spanned<Class>>,
 }
@@ -103,7 +102,6 @@ pub(super) struct Class {
     pub(super) max_age: Key<Span>,
     pub(super) when_full: Key<String>,
     pub(super) share: Key<u64>,
-    pub(super) order: Key<String>,
     pub(super) reserve: Key<Size>,
 }
 
@@ -117,6 +115,11 @@ pub(super) struct Bridge {
     pub(super) username: Key<String>,
     pub(super) password: Key<String>,
     pub(super) password_file: Key<String>,
+    pub(super) ca: Key<String>,
+    pub(super) cert: Key<String>,
+    pub(super) key: Key<String>,
+    pub(super) server_name: Key<String>,
+    pub(super) alpn: Key<String>,
     #[serde(default)]
     pub(super) forward: Vec<Spanned<Forward>>,
     #[serde(default)]

@@ -101,7 +101,16 @@ pub(crate) const CRATES: &[(&str, Layer)] = &[
         layer(
             "larder-bridge",
             &[],
-            &["larder_packet", "rumqttc", "tokio", "bytes", "log"],
+            &[
+                "larder_packet",
+                "rumqttc",
+                "tokio",
+                "bytes",
+                "log",
+                "rustls",
+                "tokio_rustls",
+                "webpki",
+            ],
         ),
     ),
 ];
@@ -117,6 +126,8 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     ("simple_logger", &["src/observe/log.rs"]),
     ("toml", &["src/config/"]),
     ("rumqttc", &["bridge/client.rs", "bridge/client/"]),
+    ("rustls", &["bridge/tls.rs", "bridge/tls/"]),
+    ("webpki", &["bridge/tls/"]),
     ("rustix::time", &["src/clock.rs"]),
 ];
 

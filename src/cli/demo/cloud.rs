@@ -38,7 +38,7 @@ impl Cloud {
         let authority = match url.split_once("://") {
             Some(("mqtt", authority)) => authority.trim_end_matches('/'),
             Some(("mqtts" | "ssl" | "tls" | "ws" | "wss", _)) => {
-                return Err(fault("this version speaks plain mqtt:// only".into()));
+                return Err(fault("the demo speaks plain mqtt:// only".into()));
             }
             _ => {
                 return Err(fault(

@@ -1,0 +1,104 @@
+//! The way from rumqttc, which has no transport that one could bring, to a TLS stream: it connects to a Unix socket of
+//! this process, and a task carries the bytes on. What is queued in it is a few socket buffers; nothing is acknowledged
+//! by it, and it ends with its link.
+
+use crate::client::LinkError;
+use crate::tls::{self, TimeFloor, Tls};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
+
+/// Bytes that are carried at a time: those of a record of TLS.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Where a tunnel leads.
+#[derive(Clone, Debug)]
+pub(crate) struct Far {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) floor: TimeFloor,
+}
+
+/// A tunnel for one connection.
+pub(crate) struct Tunnel {
+    far: Far,
+    path: String,
+    carrier: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Tunnel {
+    pub(crate) fn new(far: Far) -> Self {
+        // An abstract name: it needs no directory, and is gone with its socket. Nobody can take it before us who cannot
+        // guess it.
+        let random = RandomState::new().build_hasher().finish();
+        Self {
+            far,
+            path: format!("\0larder-bridge-{random:016x}"),
+            carrier: None,
+        }
+    }
+
+    /// What to connect to once it is open.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Connects to the far end, which may take until `timeout`, and waits there for one connection from this process. Done
+    /// already, it does nothing.
+    pub(crate) async fn open(&mut self, timeout: Duration) -> Result<(), LinkError> {
+        if self.carrier.is_some() {
+            return Ok(());
+        }
+        let far = &self.far;
+        let connect = far.tls.connect(&far.host, far.port, far.floor.clone());
+        let stream = tokio::time::timeout(timeout, connect)
+            .await
+            .unwrap_or_else(|_| Err(LinkError::ours("no connection in time")))?;
+        let listener =
+            UnixListener::bind(&self.path).map_err(|error| LinkError::from_io(&error))?;
+        self.carrier = Some(tokio::spawn(carry(listener, stream)));
+        Ok(())
+    }
+
+    /// Why the link has ended: the client saw no more than that.
+    pub(crate) async fn why(&mut self, seen: LinkError) -> LinkError {
+        match &mut self.carrier {
+            Some(carrier) if seen.is_bare && carrier.is_finished() => match carrier.await {
+                Ok(Err(error)) => tls::explained(&error, self.far.tls.name(&self.far.host)),
+                _ => seen,
+            },
+            _ => seen,
+        }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if let Some(carrier) = &self.carrier {
+            carrier.abort();
+        }
+    }
+}
+
+async fn carry(listener: UnixListener, mut far: TlsStream<TcpStream>) -> io::Result<()> {
+    let mut near = from_ourselves(listener).await?;
+    copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES)
+        .await
+        .map(|_| ())
+}
+
+async fn from_ourselves(listener: UnixListener) -> io::Result<UnixStream> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let process = stream.peer_cred()?.pid();
+        if process.and_then(|id| u32::try_from(id).ok()) == Some(std::process::id()) {
+            return Ok(stream);
+        }
+    }
+}
