@@ -202,7 +202,11 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
     ];
     let lanes = lanes_max(config);
     if lanes > 0 {
-        rows.push(row("lanes of sessions (queue.classes)", lanes, LANE_BYTES));
+        rows.push(row(
+            "lanes of sessions (queue.classes, order)",
+            lanes,
+            LANE_BYTES,
+        ));
     }
     let compacted = compacted_max(config);
     if compacted > 0 {
@@ -233,7 +237,7 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
 fn lanes_max(config: &Config) -> u64 {
     let sessions = u64::from(config.limits.sessions);
     let lanes = config.queues.iter();
-    let lanes = lanes.map(|queue| named_max(queue, sessions) * queue.classes.len() as u64);
+    let lanes = lanes.map(|queue| named_max(queue, sessions) * queue.lanes() as u64);
     lanes.sum::<u64>().min(sessions * SESSION_LANES as u64)
 }
 

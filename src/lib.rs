@@ -112,6 +112,10 @@
 //!   undivided identifiers until all that has one is settled. Lanes take turns (`turns.rs`): in the order of the classes, but
 //!   each gets its share of the messages that leave ([`LANE_SHARE`](limits::LANE_SHARE)) while it has something. What a class has reserved on disk is
 //!   left out by `admit.rs` for all others.
+//! - **An order of one's own is made of lanes that each keep theirs** (`lanes.rs`, `recall.rs`). Where what is live goes before
+//!   a backlog, it has a lane of its own while the client keeps up. Where the newest of a backlog go first, nothing is sent
+//!   from the backlog, but its last rows are owed by another lane instead, in one batch: so identifiers follow from sequence
+//!   numbers there too, and no hole is left in what is counted from a queue's two ends.
 //! - **What is settled before it is written is never written** (*elision*). A settlement that meets its row in the
 //!   filling batch cancels both; one that meets it in the committing batch frees the PUBACK at once. A batch in which
 //!   nothing is left costs no write.
@@ -197,6 +201,9 @@
 //! - 3.1.1 [MQTT-3.8.4-1] [MQTT-3.10.4-4], 5.0 [MQTT-3.8.4-1] [MQTT-3.10.4-4]: a SUBSCRIBE or UNSUBSCRIBE with more than
 //!   [`SUBSCRIBE_FILTERS`](limits::SUBSCRIBE_FILTERS) filters, or whose acknowledgement its client could not take, closes
 //!   the link before anything is changed. (The latter must not be sent, 3.1.2-24.)
+//! - 3.1.1 [MQTT-4.6.0-5] [MQTT-4.6.0-6], 5.0 [MQTT-4.6.0-5] [MQTT-4.6.0-6]: where a `[[queue]]` asks for `live-first` or
+//!   `newest-first`, messages of a topic that waited for their subscriber leave behind newer ones, with RETAIN 0 unless they
+//!   still are what it retains.
 //! - 5.0 [MQTT-3.3.1-5]: a retained message of QoS 0 for which there is no room is delivered and not retained, nor is the
 //!   one before it kept. (3.1.1 allows that; QoS 1 and 2 are refused.)
 //! - 5.0 [MQTT-3.3.2-12]: the aliases of all links share a pool. When it is nearly full, clients are told none; if it

@@ -67,12 +67,18 @@ pub const PAGES: usize = 4;
 /// Bytes of a subscription in memory, besides twice its Topic Filter: in its session's list, in the tree, and on its walk
 /// through the retained messages.
 pub const SUBSCRIPTION_BYTES: usize = 224;
-/// Lanes that a session may have beside its own queue: one for each class that its queue has, and for classes that the
-/// configuration names no more as long as they hold something.
+/// Lanes that a session may have beside its own queue: up to three for each class that its queue has, by its order, and for
+/// classes that the configuration names no more as long as they hold something.
 pub const SESSION_LANES: usize = 7;
 /// The least part of the messages that leave which a queue gets while it has something, if the configuration does not say:
 /// percent. All queues of a session together have less than all.
 pub const LANE_SHARE: u8 = 5;
+/// Beyond a window of them messages are no longer live, where these go first: the client does not keep up.
+pub const LIVE_MESSAGES: u64 = 1024;
+/// The same in bytes.
+pub const LIVE_BYTES: u64 = 256 << 10;
+/// Rows that are recalled at a time, where the newest of a backlog go first.
+pub const RECALL_ROWS: u32 = 256;
 /// Groups that share a filter, of all sessions together: a message is owed to no more rows than there are sessions and groups.
 pub const SHARE_GROUPS: usize = 500;
 /// Rows of a page that is read to hand a queue over.

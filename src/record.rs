@@ -7,8 +7,8 @@
 mod recovered;
 
 pub use recovered::{
-    Extent, RETAINED_HELD_BYTES, Recovered, RecoveredLane, RecoveredMessage, RecoveredRetained,
-    RecoveredSession, RecoveredWill,
+    Extent, LeftOut, RETAINED_HELD_BYTES, Recovered, RecoveredLane, RecoveredMessage,
+    RecoveredRetained, RecoveredSession, RecoveredWill,
 };
 
 use crate::time::ServiceSeconds;

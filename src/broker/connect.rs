@@ -262,7 +262,9 @@ impl Broker {
             Box::new(Queue::new(key, self.policies.of(client_id)))
         });
         let classes = self.policies.classes_of(client_id);
-        let is_divided = !classes.is_empty();
+        let has_lanes = queue
+            .as_ref()
+            .is_some_and(|queue| !classes.is_empty() || queue.policy().order.lanes_of_rest() > 0);
         let place = self.sessions.insert(Session {
             queue,
             expiry_interval,
@@ -275,7 +277,7 @@ impl Broker {
             .get_mut(place)
             .and_then(|session| session.queue.as_mut())
         {
-            if is_divided {
+            if has_lanes {
                 queue.has_a_part();
             }
             queue.reserve(&mut self.journal, true, now);

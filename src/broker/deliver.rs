@@ -2,7 +2,7 @@
 
 use super::alias::Naming;
 use super::journal::RowNo;
-use super::lanes::queue_of_mut;
+use super::lanes::{Part, queue_of_mut};
 use super::link::{Link, Phase};
 use super::packet_ids::OWN;
 use super::rare::Rare;
@@ -163,6 +163,7 @@ impl Broker {
             if let Some(session) = self.sessions.get_mut(place) {
                 session.is_dirty = false;
                 self.deliver_to(place, now);
+                self.recall(place);
                 self.walk(place, &mut steps, now);
             }
         }
@@ -258,6 +259,7 @@ impl Broker {
                 session,
                 journal: &mut self.journal,
                 buffers: &mut self.buffers,
+                retained: &mut self.retained,
                 timers: &mut self.timers,
                 reads: &mut self.reads,
                 sent: 0,
@@ -317,10 +319,11 @@ impl Broker {
         let queue = queue_of_mut(&mut session.queue, &mut session.lanes, lane);
         let Some(queue) = queue else { return };
         let is_handed_over = session.handover.is_some() && lane == OWN;
+        let is_recalled = queue.part == Part::Stack;
         match page {
             Ok(mut page) => {
                 let bad = std::mem::take(&mut page.bad);
-                let (is_awaited, others) = match is_handed_over || request.recency {
+                let (is_awaited, others) = match is_handed_over || is_recalled || request.recency {
                     true => (queue.answered(request), Some(page)),
                     false => (queue.page_read(request, Some(page)), None),
                 };
@@ -356,6 +359,7 @@ impl Broker {
                 self.note_dirty(place);
                 match others {
                     Some(page) if request.recency => self.compact_page(place, lane, &page, now),
+                    Some(page) if is_recalled => self.recall_page(place, lane, &page, now),
                     Some(page) => self.hand_over_page(place, &page, now),
                     None => {}
                 }

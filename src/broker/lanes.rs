@@ -1,27 +1,154 @@
-//! Lanes: queues that a session has beside its own, one for each class of messages.
+//! Lanes: queues that a session has beside its own, for classes of messages, and where a queue is not to leave in order.
 //!
 //! A lane is a queue of its own on disk, in order, with its part of the Packet Identifiers. A message goes to the lane of the
 //! first class with a matching filter, else to the session's own queue. So all messages of a topic keep their order, and
 //! nothing is written at delivery. What is owed by a Shared Subscription always goes to the session's own queue, from where
 //! it may be handed over.
+//!
+//! What is in one class, or in none, may have several lanes ([`Part`]) by its [`Order`]: one for what comes while the client
+//! keeps up, which goes before its backlog; and for newest first a stack, the backlog, of which nothing is sent, but recalled
+//! from its end into a lane (`recall.rs`). So every lane that is sent from is sent from in order.
 
 use super::Broker;
-use super::classes::Class;
+use super::classes::{Class, Tally};
 use super::handover::is_ended;
+use super::journal::Journal;
 use super::packet_ids::{OWN, PacketIds};
+use super::policy::{Order, QueuePolicy};
 use super::queue::Queue;
 use super::session::{Drops, Session};
-use crate::limits::SESSION_LANES;
-use crate::record::{Change, LaneRecord, RecoveredSession, SessionKey};
+use crate::limits::{LIVE_BYTES, LIVE_MESSAGES, SESSION_LANES};
+use crate::record::{Change, LaneRecord, RecoveredLane, RecoveredSession, SessionKey};
 use crate::time::Now;
 use std::rc::Rc;
 
 /// A queue that a session has beside its own.
 pub(super) struct Lane {
+    /// The name of its class, if it has one, and behind a `/` the part that it is.
     name: Box<str>,
-    /// Its place among the classes; `None`: the configuration names it no more. What it holds is delivered.
-    pub(super) class: Option<usize>,
+    pub(super) of: Of,
     pub(super) queue: Queue,
+}
+
+/// Whose messages a lane takes. In this order lanes have their turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Of {
+    /// Those of the class at this place.
+    Class(usize),
+    /// Nobody's: the configuration names it no more. What it holds is delivered.
+    Nobody,
+    /// Those of no class.
+    Rest,
+}
+
+/// Which of these messages. In this order too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// Those that come while the client keeps up.
+    Live,
+    /// What was recalled of a backlog.
+    Recalled,
+    /// All, or all others: they leave as they came.
+    Queue,
+    /// All others, to be recalled newest first. Nothing is sent from here.
+    Stack,
+}
+
+impl Part {
+    /// What its lane's name has behind that of the class.
+    fn suffix(self) -> &'static str {
+        match self {
+            Part::Live => "/live",
+            Part::Recalled => "/recalled",
+            Part::Queue => "",
+            Part::Stack => "/stack",
+        }
+    }
+}
+
+/// The end of the name of what was a stack: it may have been sent from since, and is none again.
+const LEFT: &str = "/left";
+
+impl Order {
+    fn parts(self) -> &'static [Part] {
+        match self {
+            Order::Fifo => &[Part::Queue],
+            Order::LiveFirst => &[Part::Live, Part::Queue],
+            Order::NewestFirst => &[Part::Live, Part::Recalled, Part::Stack],
+        }
+    }
+
+    /// The same of what is in no class: the session's own queue is there already.
+    fn parts_of_rest(self) -> impl Iterator<Item = Part> {
+        let parts = self.parts().iter().copied();
+        parts.filter(|part| *part != Part::Queue)
+    }
+
+    /// Lanes that a class with this order takes.
+    #[must_use]
+    pub fn lanes(self) -> usize {
+        self.parts().len()
+    }
+
+    /// Lanes that what is in no class takes beside the session's own queue.
+    #[must_use]
+    pub fn lanes_of_rest(self) -> usize {
+        self.parts_of_rest().count()
+    }
+}
+
+/// A lane that a session is to have.
+struct Wanted<'a> {
+    of: Of,
+    part: Part,
+    class: &'a str,
+    policy: &'a Rc<QueuePolicy>,
+    tally: Option<&'a Rc<Tally>>,
+}
+
+impl Wanted<'_> {
+    fn is_named(&self, name: &str) -> bool {
+        name.strip_prefix(self.class) == Some(self.part.suffix())
+    }
+}
+
+/// All lanes that a session is to have; `rest`: the policy of what is in no class.
+fn wanted<'a>(rest: &'a Rc<QueuePolicy>, classes: &'a [Class]) -> impl Iterator<Item = Wanted<'a>> {
+    let of_classes = classes.iter().enumerate().flat_map(|(index, class)| {
+        let parts = class.policy.order.parts().iter();
+        parts.map(move |part| Wanted {
+            of: Of::Class(index),
+            part: *part,
+            class: &class.name,
+            policy: &class.policy,
+            tally: Some(&class.tally),
+        })
+    });
+    of_classes.chain(rest.order.parts_of_rest().map(move |part| Wanted {
+        of: Of::Rest,
+        part,
+        class: "",
+        policy: rest,
+        tally: None,
+    }))
+}
+
+/// Bytes of the names of all lanes of a session.
+pub(super) fn names_bytes(rest: Order, classes: &[Class]) -> usize {
+    let of_classes = classes.iter().flat_map(|class| {
+        let parts = class.policy.order.parts().iter();
+        parts.map(|part| class.name.len() + part.suffix().len())
+    });
+    let of_rest = rest.parts_of_rest().map(|part| part.suffix().len());
+    of_classes.sum::<usize>() + of_rest.sum::<usize>()
+}
+
+impl Lane {
+    /// The name of its class; `None`: it is for what is in none.
+    fn class(&self) -> Option<&str> {
+        let class = self.name.split_once('/').map_or(&*self.name, |of| of.0);
+        Some(class).filter(|class| !class.is_empty())
+    }
 }
 
 impl Session {
@@ -29,8 +156,29 @@ impl Session {
     pub(super) fn lane_of(&self, topic: &str) -> u8 {
         let class = self.classes.iter().position(|class| class.has(topic));
         class
-            .and_then(|class| self.lanes.iter().find(|lane| lane.class == Some(class)))
-            .map_or(OWN, |lane| lane.queue.lane)
+            .and_then(|class| self.lane_for(Of::Class(class)))
+            .or_else(|| self.lane_for(Of::Rest))
+            .unwrap_or(OWN)
+    }
+
+    fn lane_for(&self, of: Of) -> Option<u8> {
+        let lane = |part| self.part(of, part).map(|lane| &lane.queue);
+        let rest = lane(Part::Queue).or(lane(Part::Stack));
+        let live = lane(Part::Live).filter(|live| {
+            let keeps_up = live.messages() < self.window.capacity() + LIVE_MESSAGES
+                && live.bytes() < LIVE_BYTES;
+            // What is recalled comes from the end of the stack: nothing is to come behind it meanwhile.
+            let is_recalled = rest.is_some_and(Queue::is_recalled);
+            self.link.is_some() && (keeps_up || is_recalled)
+        });
+        live.or(rest).map(|queue| queue.lane)
+    }
+
+    /// One of the lanes of a class.
+    pub(super) fn part(&self, of: Of, part: Part) -> Option<&Lane> {
+        self.lanes
+            .iter()
+            .find(|lane| lane.of == of && lane.queue.part == part)
     }
 
     /// Its queue with this number.
@@ -55,7 +203,7 @@ impl Session {
     /// The name of the class whose lane has this key.
     pub(super) fn class_name(&self, key: SessionKey) -> Option<&str> {
         let lane = self.lanes.iter().find(|lane| lane.queue.key == key)?;
-        Some(&lane.name)
+        lane.class()
     }
 
     /// Its own queue, and its lanes.
@@ -103,10 +251,13 @@ impl Broker {
             return Vec::new();
         };
         let mut own = *session.drops;
-        let mut all = vec![(None, own)];
-        for lane in &session.lanes {
+        let mut all: Vec<(Option<&str>, Drops)> = vec![(None, own)];
+        for lane in session.lanes.iter().filter(|lane| lane.class().is_some()) {
             own = own.without(lane.queue.drops);
-            all.push((Some(&*lane.name), lane.queue.drops));
+            match all.iter_mut().find(|(class, _)| *class == lane.class()) {
+                Some((_, known)) => known.add(lane.queue.drops),
+                None => all.push((lane.class(), lane.queue.drops)),
+            }
         }
         all[0].1 = own;
         all
@@ -117,23 +268,27 @@ impl Broker {
         let Some(session) = self.sessions.get(place) else {
             return;
         };
-        if session.queue.is_none() || is_ended(&session.client_id) {
+        let Some(own) = &session.queue else {
+            return;
+        };
+        if is_ended(&session.client_id) {
             return;
         }
-        let classes = Rc::clone(&session.classes);
-        for (index, class) in classes.iter().enumerate() {
-            self.make_lane(place, index, class, now);
+        let (rest, classes) = (own.shared_policy(), Rc::clone(&session.classes));
+        for wanted in wanted(&rest, &classes) {
+            self.make_lane(place, &wanted, now);
         }
     }
 
-    fn make_lane(&mut self, place: u32, index: usize, class: &Class, now: Now) {
+    fn make_lane(&mut self, place: u32, wanted: &Wanted, now: Now) {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
         let Some(own) = &mut session.queue else {
             return;
         };
-        if session.lanes.iter().any(|lane| lane.class == Some(index)) {
+        let is_it = |lane: &Lane| (lane.of, lane.queue.part) == (wanted.of, wanted.part);
+        if session.lanes.iter().any(is_it) {
             return;
         }
         let mut numbers = 1..=SESSION_LANES as u8;
@@ -143,11 +298,12 @@ impl Broker {
                 "session {}: class {:?} waits for the classes that the configuration names no more: they still hold \
                  messages",
                 session.client_id,
-                class.name
+                wanted.class
             );
             return;
         };
-        if !self.journal.has_room_for_changes(class.name.len(), 2) {
+        let name = [wanted.class, wanted.part.suffix()].concat();
+        if !self.journal.has_room_for_changes(name.len(), 2) {
             return;
         }
         if session.lanes.is_empty() {
@@ -166,16 +322,22 @@ impl Broker {
             lane: key,
             session: own.key,
             record,
-            name: self.journal.bytes(class.name.as_bytes()),
+            name: self.journal.bytes(name.as_bytes()),
         };
         let ticket = self.journal.record(change, true, now);
         session.lanes_made = Some(ticket);
         session.ticket = ticket;
-        let mut queue = Queue::of_class(key, number, class);
+        let mut queue = Queue::lane(
+            key,
+            number,
+            wanted.part,
+            Rc::clone(wanted.policy),
+            wanted.tally.cloned(),
+        );
         queue.reserve(&mut self.journal, true, now);
         let lane = Lane {
-            name: class.name.clone(),
-            class: Some(index),
+            name: name.into(),
+            of: wanted.of,
             queue,
         };
         session.lanes.push(lane);
@@ -189,45 +351,47 @@ impl Broker {
     /// Gives a session that recovery has found the lanes that were found, and those that its classes lack. One that holds
     /// nothing and that the configuration names no more is forgotten, but for the last while it divides Packet Identifiers.
     pub(super) fn recover_lanes(&mut self, place: u32, found: &RecoveredSession, now: Now) {
-        let policies = &self.policies;
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
+        let Some(rest) = session.queue.as_ref().map(|queue| queue.shared_policy()) else {
+            return;
+        };
+        let classes = Rc::clone(&session.classes);
         let mut left = found.lanes.len();
         for lane in &found.lanes {
-            let class = session
-                .classes
-                .iter()
-                .position(|class| *class.name == *lane.name);
+            let wanted = wanted(&rest, &classes).find(|wanted| wanted.is_named(&lane.name));
             let is_needed = found.extent.is_some() && left == 1;
             let is_unknown = usize::from(lane.record.number) > SESSION_LANES;
-            if (class.is_none() && lane.extent.is_none() && !is_needed) || is_unknown {
+            if (wanted.is_none() && lane.extent.is_none() && !is_needed) || is_unknown {
                 let change = Change::DropLane { lane: lane.key };
                 self.journal.record(change, false, now);
                 left -= 1;
                 continue;
             }
-            let class_of = class.and_then(|class| session.classes.get(class));
-            let policy =
-                class_of.map_or_else(|| policies.other(), |class| Rc::clone(&class.policy));
             let queue = Queue::recovered_lane(
                 lane,
-                policy,
-                class_of.map(|class| Rc::clone(&class.tally)),
+                wanted.as_ref().map_or(Part::Queue, |wanted| wanted.part),
+                match &wanted {
+                    Some(wanted) => Rc::clone(wanted.policy),
+                    None => self.policies.other(),
+                },
+                wanted.as_ref().and_then(|wanted| wanted.tally.cloned()),
                 self.limits.window,
                 2 * self.limits.batch_changes(),
             );
+            let name = match &wanted {
+                Some(_) => lane.name.as_str().into(),
+                None => name_left(lane, found.key, &mut self.journal, now),
+            };
+            let of = wanted.map_or(Of::Nobody, |wanted| wanted.of);
             session.window.ids = PacketIds {
                 start: lane.record.start,
             };
             if let Some(own) = &mut session.queue {
                 own.has_a_part();
             }
-            session.lanes.push(Lane {
-                name: lane.name.as_str().into(),
-                class,
-                queue,
-            });
+            session.lanes.push(Lane { name, of, queue });
         }
         session.sort_lanes();
         let keys: Vec<SessionKey> = session.lanes.iter().map(|lane| lane.queue.key).collect();
@@ -238,10 +402,30 @@ impl Broker {
     }
 }
 
+/// Names a lane that the configuration names no more: what was a stack may be sent from now on, and is never one again.
+fn name_left(
+    found: &RecoveredLane,
+    session: SessionKey,
+    journal: &mut Journal,
+    now: Now,
+) -> Box<str> {
+    let Some(class) = found.name.strip_suffix(Part::Stack.suffix()) else {
+        return found.name.as_str().into();
+    };
+    let name = [class, LEFT].concat();
+    let change = Change::SaveLane {
+        lane: found.key,
+        session,
+        record: found.record,
+        name: journal.bytes(name.as_bytes()),
+    };
+    journal.record(change, true, now);
+    name.into()
+}
+
 impl Session {
-    /// In the order of the classes; those that are named no more come last of them.
+    /// In the order of their turns.
     fn sort_lanes(&mut self) {
-        self.lanes
-            .sort_by_key(|lane| lane.class.unwrap_or(usize::MAX));
+        self.lanes.sort_by_key(|lane| (lane.of, lane.queue.part));
     }
 }

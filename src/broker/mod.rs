@@ -36,6 +36,7 @@ mod queue;
 mod rare;
 mod rate;
 mod reason_string;
+mod recall;
 mod receive;
 mod recover;
 mod retain;
@@ -77,7 +78,7 @@ pub(crate) const COMPACTION_TOPICS_BYTES: usize =
     size_of::<u64>() * crate::limits::COMPACTION_TOPICS;
 /// Bytes of a row in the journal, beside its change.
 pub(crate) const JOURNAL_ROW_BYTES: usize = size_of::<journal::Row>();
-pub use policy::{QueuePolicy, QueueRule, Rate, WhenFull};
+pub use policy::{Order, QueuePolicy, QueueRule, Rate, WhenFull};
 pub use recover::ConfiguredSession;
 pub use session::Drops;
 /// Bytes of a client of which `$SYS` tells what was dropped.

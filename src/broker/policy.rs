@@ -1,6 +1,7 @@
 //! Policies: what the owner allows a session's queue, and what becomes of a message that does not fit.
 
 use super::classes::{Class, QueueClass, Tally};
+use super::lanes::names_bytes;
 use super::session::Drops;
 use crate::limits::LANE_SHARE;
 use crate::time::ServiceSeconds;
@@ -30,6 +31,19 @@ impl WhenFull {
     }
 }
 
+/// In what order the messages of a queue leave. By the last two a message may be sent behind a newer one of its topic, which
+/// [MQTT-4.6.0-6] does not allow; it then has RETAIN 0, unless it still is what its topic retains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they came.
+    #[default]
+    Fifo,
+    /// What comes while the client keeps up goes before a backlog.
+    LiveFirst,
+    /// The same, and the backlog leaves newest first. Each message of it is written once more for that.
+    NewestFirst,
+}
+
 /// How fast a backlog may leave. What is sent before it has been on disk is no backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
@@ -57,6 +71,8 @@ pub struct QueuePolicy {
     /// The least part of the session's messages that leave which this queue gets while it has something to send: 0 to 100
     /// percent.
     pub share: u8,
+    /// In what order messages leave.
+    pub order: Order,
 }
 
 impl QueuePolicy {
@@ -71,6 +87,7 @@ impl QueuePolicy {
             qos0: false,
             rate: Rate::default(),
             share: LANE_SHARE,
+            order: Order::Fifo,
         }
     }
 
@@ -88,9 +105,18 @@ pub struct QueueRule {
     pub client_id: String,
     /// Their policy.
     pub policy: QueuePolicy,
-    /// Messages that have lanes of their own, and policies; the first class that matches holds. At most
-    /// [`SESSION_LANES`](crate::limits::SESSION_LANES).
+    /// Messages that have lanes of their own, and policies; the first class that matches holds. [`lanes`](Self::lanes) tells
+    /// how many there may be.
     pub classes: Vec<QueueClass>,
+}
+
+impl QueueRule {
+    /// Lanes that it takes; at most [`SESSION_LANES`](crate::limits::SESSION_LANES).
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        let of_classes = self.classes.iter().map(|class| class.policy.order.lanes());
+        of_classes.sum::<usize>() + self.policy.order.lanes_of_rest()
+    }
 }
 
 /// What the lanes of a class hold, and what was dropped from them since the start.
@@ -148,10 +174,10 @@ impl Policies {
             .map_or_else(|| Rc::from([]), |rule| Rc::clone(&rule.classes))
     }
 
-    /// Bytes of the names of a client's classes.
+    /// Bytes of the names of a client's lanes.
     pub(super) fn names_bytes(&self, client_id: &str) -> usize {
-        let classes = self.rule(client_id).map_or(&[][..], |rule| &rule.classes);
-        classes.iter().map(|class| class.name.len()).sum()
+        self.rule(client_id)
+            .map_or(0, |rule| names_bytes(rule.policy.order, &rule.classes))
     }
 
     /// The policy of what no rule names.

@@ -6,11 +6,13 @@
 mod compaction;
 mod handover;
 mod room;
+mod stack;
 
 pub(super) use compaction::{COMPACTION_BYTES, Progress};
 
-use super::classes::{Backlog, Class, Tally};
+use super::classes::{Backlog, Tally};
 use super::journal::{CommittedRow, Journal, MessageNo, NewRow, RowNo};
+use super::lanes::Part;
 use super::packet_ids::{OWN, PacketIds};
 use super::policy::{QueuePolicy, WhenFull};
 use super::session::Drops;
@@ -46,6 +48,8 @@ pub(super) struct Queue {
     pub(super) key: SessionKey,
     /// Its number among the lanes, or [`OWN`].
     pub(super) lane: u8,
+    /// Which part it is of what is in its class.
+    pub(super) part: Part,
     /// The number of the next row.
     next_seq: Seq,
     /// So many numbers are reserved at a time.
@@ -83,8 +87,11 @@ pub(super) struct Queue {
     reading: Option<PageRequest>,
     /// When it is read on though little of the window is free.
     pub(super) read_at: Option<Mono>,
-    /// Rows are being taken out under this ticket, dropped or handed over; until then no row is sent.
+    /// Rows are being taken out under this ticket, dropped or owed elsewhere, or come from elsewhere; until then no row is
+    /// sent.
     dropping: Option<Ticket>,
+    /// A stack: its last rows are being recalled.
+    is_recalled: bool,
     /// No row after this one is owed by a Shared Subscription.
     last_shared: Seq,
     /// Backlog: what is queued and not settled.
@@ -108,6 +115,7 @@ impl Queue {
         Queue {
             key,
             lane: OWN,
+            part: Part::Queue,
             next_seq: 1,
             seq_reserve: SEQ_RESERVE,
             reserved: 0,
@@ -128,6 +136,7 @@ impl Queue {
             reading: None,
             read_at: None,
             dropping: None,
+            is_recalled: false,
             last_shared: 0,
             backlog: Backlog::default(),
             messages_ever: 0,
@@ -159,18 +168,26 @@ impl Queue {
     }
 
     /// The queue of a new lane.
-    pub(super) fn of_class(key: SessionKey, lane: u8, class: &Class) -> Queue {
+    pub(super) fn lane(
+        key: SessionKey,
+        lane: u8,
+        part: Part,
+        policy: Rc<QueuePolicy>,
+        tally: Option<Rc<Tally>>,
+    ) -> Queue {
         Queue {
             lane,
+            part,
             seq_reserve: LANE_SEQ_RESERVE,
-            backlog: Backlog::new(0, 0, Some(Rc::clone(&class.tally))),
-            ..Queue::new(key, Rc::clone(&class.policy))
+            backlog: Backlog::new(0, 0, tally),
+            ..Queue::new(key, policy)
         }
     }
 
-    /// The queue of a lane as recovery found it, as [`Queue::recovered`].
+    /// The queue of a lane as recovery found it, as [`Queue::recovered`]. Of a stack nothing was ever sent.
     pub(super) fn recovered_lane(
         found: &RecoveredLane,
+        part: Part,
         policy: Rc<QueuePolicy>,
         tally: Option<Rc<Tally>>,
         window: u16,
@@ -178,8 +195,13 @@ impl Queue {
     ) -> Queue {
         let queue = Queue {
             lane: found.record.number,
+            part,
             seq_reserve: LANE_SEQ_RESERVE,
             ..Queue::new(found.key, policy)
+        };
+        let (window, unsettled) = match part {
+            Part::Stack => (0, 0),
+            _ => (window, unsettled),
         };
         queue.found(found.extent, found.seq_reserved, tally, window, unsettled)
     }
@@ -513,6 +535,11 @@ impl Queue {
         self.backlog.count(drops);
     }
 
+    /// Whether there is something to send, now or once it has been read or is on disk.
+    pub(super) fn has_next(&self, journal: &Journal) -> bool {
+        self.part != Part::Stack && !self.is_drained(journal)
+    }
+
     /// Everything that was appended has been settled.
     pub(super) fn is_drained(&self, journal: &Journal) -> bool {
         self.cursor >= self.disk_tail && journal.row(self.journal_next).is_none()
@@ -530,6 +557,7 @@ impl Queue {
         self.passed = self.passed.max(self.cursor);
         self.drop_page();
         self.reading = None;
+        self.is_recalled = false;
         let Some(first) = first else { return };
         self.cursor = first - 1;
         self.find_chain(place, journal);

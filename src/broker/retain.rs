@@ -188,8 +188,8 @@ impl Broker {
             };
             if self.retained.room(&content) != Room::Yes {
                 without_room += 1;
-            } else if *left_out > 0 {
-                self.retained.set_on_disk(&content, *left_out, *qos, stored);
+            } else if let Some(left_out) = *left_out {
+                self.retained.set_on_disk(&content, left_out, *qos, stored);
             } else {
                 self.retained.set(&content, *qos, stored);
             }

@@ -10,7 +10,7 @@ use super::journal::InBatch;
 use super::levels::{Key, Look, first, look, write_key};
 use super::message::Content;
 use crate::limits::RETAINED_BYTES;
-use crate::record::{RETAINED_HELD_BYTES, Ticket};
+use crate::record::{LeftOut, RETAINED_HELD_BYTES, Ticket};
 use crate::time::{Mono, ServiceSeconds};
 use body::Body;
 use larder_packet::Qos;
@@ -80,12 +80,25 @@ impl Retained {
         !self.is_removed() && self.expires_at.is_none_or(|at| at > now)
     }
 
+    /// Its properties and its payload; `None`: they are on disk.
+    fn parts(&self) -> Option<(&[u8], &[u8])> {
+        match &self.body {
+            Body::Held(bytes) => Some(bytes.split_at(self.properties as usize)),
+            Body::OnDisk(_) => None,
+        }
+    }
+
+    /// Whether this is what it says.
+    fn says(&self, properties: &[u8], payload: &[u8]) -> bool {
+        match &self.body {
+            Body::Held(_) => self.parts() == Some((properties, payload)),
+            Body::OnDisk(left_out) => *left_out == LeftOut::of(properties, payload),
+        }
+    }
+
     /// The message with this Topic Name; `None`: it is to be read.
     pub(super) fn content<'a>(&'a self, topic: &'a str) -> Option<Content<'a>> {
-        let Body::Held(bytes) = &self.body else {
-            return None;
-        };
-        let (properties, payload) = bytes.split_at(self.properties as usize);
+        let (properties, payload) = self.parts()?;
         Some(Content {
             topic,
             properties,
@@ -189,6 +202,16 @@ impl RetainedMessages {
         self.topics.get(&self.key[..]).map(|found| found.stored)
     }
 
+    /// Whether a message that was retained still is the last one of its topic: no other has been retained since, nor has it
+    /// been removed.
+    pub(super) fn is_last(&mut self, topic: &str, properties: &[u8], payload: &[u8]) -> bool {
+        write_key(&mut self.key, topic);
+        match self.topics.get(&self.key[..]) {
+            Some(last) if !last.is_removed() => last.says(properties, payload),
+            _ => payload.is_empty(),
+        }
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Option<&Retained> {
         self.topics.get(key)
     }
@@ -226,10 +249,16 @@ impl RetainedMessages {
         self.key = key;
     }
 
-    /// A message is found that is on disk. `len`: bytes of its properties and payload.
-    pub(super) fn set_on_disk(&mut self, content: &Content, len: u32, qos: Qos, stored: Stored) {
+    /// A message is found whose properties and payload are on disk.
+    pub(super) fn set_on_disk(
+        &mut self,
+        content: &Content,
+        left_out: LeftOut,
+        qos: Qos,
+        stored: Stored,
+    ) {
         self.put(content.topic, |before| Retained {
-            body: Body::OnDisk(len),
+            body: Body::OnDisk(left_out),
             expires_at: content.expires_at,
             ..Retained::new(content, qos, stored, before)
         });
@@ -240,10 +269,10 @@ impl RetainedMessages {
         write_key(&mut self.key, topic);
         let (before, now) = if let Some(found) = self.topics.get_mut(&self.key[..]) {
             let before = Figures::of(found);
-            *found = new(std::mem::replace(&mut found.body, Body::OnDisk(0)));
+            *found = new(std::mem::take(&mut found.body));
             (before, Figures::of(found))
         } else {
-            let new = new(Body::OnDisk(0));
+            let new = new(Body::default());
             let now = Figures::of(&new);
             self.bytes += topic_bytes(&self.key);
             self.topics.insert(Key::from(&self.key[..]), new);
@@ -291,7 +320,9 @@ impl RetainedMessages {
                 .is_some_and(|told| told.ticket() <= ticket);
             if is_told && !found.stored.is_stale && found.is_large() {
                 self.bytes -= found.body.cost();
-                found.body = Body::OnDisk(u32::try_from(found.len()).unwrap_or(u32::MAX));
+                if let Some((properties, payload)) = found.parts() {
+                    found.body = Body::OnDisk(LeftOut::of(properties, payload));
+                }
             }
         }
         self.forget_left();

@@ -4,10 +4,12 @@ use super::acks::AckOf;
 use super::buffers::Buffers;
 use super::deliver::{Never, Number, Outgoing, Sent, encode};
 use super::journal::{Journal, RestsOn, RowNo};
-use super::lanes::Lane;
+use super::lanes::{Lane, Part};
 use super::link::{Link, Phase};
 use super::packet_ids::{OWN, PacketIds};
+use super::policy::Rate;
 use super::queue::{Next, Queue};
+use super::retained::RetainedMessages;
 use super::session::{Drops, Session};
 use super::timers::{Timer, Timers};
 use super::turns::Turns;
@@ -25,6 +27,7 @@ pub(super) struct Delivering<'a> {
     pub(super) session: &'a mut Session,
     pub(super) journal: &'a mut Journal,
     pub(super) buffers: &'a mut Buffers,
+    pub(super) retained: &'a mut RetainedMessages,
     pub(super) timers: &'a mut Timers,
     pub(super) reads: &'a mut VecDeque<PageRequest>,
     pub(super) sent: u64,
@@ -116,7 +119,7 @@ impl Delivering<'_> {
                     return false;
                 }
                 self.release_packet_ids(queue, row.seq);
-                let out = Outgoing {
+                let mut out = Outgoing {
                     qos: row.qos,
                     retain: row.retain,
                     topic: row.message.topic.of(&queue.page.bytes),
@@ -125,6 +128,7 @@ impl Delivering<'_> {
                     subscription_ids: row.subscription_ids.of(&queue.page.bytes),
                     expires_at: row.message.expires_at,
                 };
+                out.retain = retain(self.retained, queue, &out);
                 let aged = queue.policy().aged(self.now.service);
                 let is_aged = aged.is_some_and(|before| row.queued_at < before);
                 let sent = if row.received {
@@ -152,7 +156,7 @@ impl Delivering<'_> {
                     return false;
                 };
                 self.release_packet_ids(queue, view.row.seq);
-                let out = Outgoing {
+                let mut out = Outgoing {
                     qos: view.owe.qos,
                     retain: view.owe.retain,
                     topic: view.message.topic.of(view.bytes),
@@ -161,6 +165,7 @@ impl Delivering<'_> {
                     subscription_ids: view.owe.subscription_ids.of(view.bytes),
                     expires_at: view.message.expires_at,
                 };
+                out.retain = retain(self.retained, queue, &out);
                 let (seq, qos, len) = (view.row.seq, view.owe.qos, view.message.len());
                 let sent = offer(
                     self.link,
@@ -216,7 +221,7 @@ impl Delivering<'_> {
         }
         match next {
             Next::Page(index) => {
-                let rate = queue.policy().rate;
+                let rate = rate_of(queue);
                 self.session.pace.take(rate, u64::from(len), self.now.mono);
                 queue.passed_in_page(index);
             }
@@ -247,7 +252,7 @@ impl Delivering<'_> {
 
     /// Whether the backlog has to wait for its rate; then it is told when.
     fn waits_for_rate(&mut self, queue: &Queue, len: u32) -> bool {
-        let rate = queue.policy().rate;
+        let rate = rate_of(queue);
         let at = self.session.pace.ready_at(rate, u64::from(len));
         self.backlog_due = Some(at).filter(|at| *at > self.now.mono);
         self.backlog_due.is_some()
@@ -258,6 +263,24 @@ impl Delivering<'_> {
         let oldest = window.first(queue.lane).unwrap_or(next);
         queue.release_packet_ids(window.ids, oldest, next, self.journal);
     }
+}
+
+/// How fast what a queue holds may leave, once it has been on disk.
+fn rate_of(queue: &Queue) -> Rate {
+    match queue.part {
+        Part::Live => Rate::default(),
+        _ => queue.policy().rate,
+    }
+}
+
+/// With which RETAIN flag a message is sent: that of a backlog says that it is the last of its topic, and a newer one may
+/// have gone before it.
+fn retain(retained: &mut RetainedMessages, queue: &Queue, out: &Outgoing) -> bool {
+    let is_last = |retained: &mut RetainedMessages| {
+        let topic = std::str::from_utf8(out.topic).unwrap_or_default();
+        retained.is_last(topic, out.properties, out.payload)
+    };
+    out.retain && (!queue.is_backlog() || is_last(retained))
 }
 
 /// What became of a row that was offered to a link.

@@ -43,7 +43,7 @@ impl Turns {
         let queues = || {
             let queues = lanes.iter().map(|lane| &lane.queue);
             let queues = queues.chain(std::iter::once(own)).enumerate();
-            queues.filter(|(_, queue)| !queue.is_drained(journal))
+            queues.filter(|(_, queue)| queue.has_next(journal))
         };
         let is_resending = queues().any(|(_, queue)| queue.is_resending(window));
         let may = |index: usize, queue: &Queue| {
@@ -73,13 +73,13 @@ impl Turns {
             let queues = lanes.iter().map(|lane| &lane.queue);
             let queues = queues.chain(std::iter::once(&*own));
             queues
-                .filter(|queue| !queue.is_drained(journal))
+                .filter(|queue| queue.has_next(journal))
                 .map(|queue| queue.policy().share)
         };
         let price = price(shares);
         let queues = lanes.iter_mut().map(|lane| &mut lane.queue);
         for (other, queue) in queues.chain(std::iter::once(own)).enumerate() {
-            queue.credit = if queue.is_drained(journal) {
+            queue.credit = if !queue.has_next(journal) {
                 0
             } else {
                 let share = queue.policy().share;

@@ -84,6 +84,11 @@ impl Window {
         }
     }
 
+    /// Messages that may be in flight at most, on any link.
+    pub(super) fn capacity(&self) -> u64 {
+        u64::from(self.capacity)
+    }
+
     /// Whether one more may be sent, with at most `receive_maximum` unacknowledged on the link.
     pub(super) fn has_room(&self, receive_maximum: u16) -> bool {
         self.room(receive_maximum) > 0

@@ -2,12 +2,12 @@
 
 use super::{EXIT_CONFIG, RunArguments, configuration};
 use crate::broker::{
-    Broker, ConfiguredSession, QueueClass, QueuePolicy, QueueRule, Rate, WhenFull,
+    Broker, ConfiguredSession, Order, QueueClass, QueuePolicy, QueueRule, Rate, WhenFull,
 };
 use crate::budget;
 use crate::clock::SystemClock;
 use crate::config::{
-    self, Bind, BridgeConfig, CLASSES_MAX, ClassConfig, Config, QueueConfig, ShownSize,
+    self, Bind, BridgeConfig, ClassConfig, Config, LANES_MAX, QueueConfig, ShownSize,
 };
 use crate::limits::{BRIDGE_WINDOW_BYTES, Limits, SESSION_LANES};
 use crate::net::{Listen, Sockets};
@@ -168,6 +168,7 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
             bytes: queue.rate_bytes,
         },
         share: queue.share,
+        order: order(queue.order),
     };
     let class = |class: &ClassConfig| QueueClass {
         name: class.name.clone(),
@@ -178,6 +179,7 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
             age_max: class.max_age,
             when_full: when_full(class.when_full),
             share: class.share,
+            order: order(class.order),
             ..policy.clone()
         },
         reserve: class.reserve,
@@ -190,8 +192,8 @@ fn queue_rule(queue: &QueueConfig) -> QueueRule {
 }
 
 const _: () = assert!(
-    CLASSES_MAX == SESSION_LANES,
-    "each class of a queue has a lane"
+    LANES_MAX == SESSION_LANES,
+    "there are as many lanes as the configuration may ask for"
 );
 
 fn when_full(of: config::WhenFull) -> WhenFull {
@@ -200,6 +202,14 @@ fn when_full(of: config::WhenFull) -> WhenFull {
         config::WhenFull::KeepLatest => WhenFull::KeepLatest,
         config::WhenFull::DropNewest => WhenFull::DropNewest,
         config::WhenFull::Reject => WhenFull::Reject,
+    }
+}
+
+fn order(of: config::Order) -> Order {
+    match of {
+        config::Order::Fifo => Order::Fifo,
+        config::Order::LiveFirst => Order::LiveFirst,
+        config::Order::NewestFirst => Order::NewestFirst,
     }
 }
 

@@ -4,7 +4,7 @@ use super::check::Checker;
 use super::error::ConfigError;
 use super::file;
 use super::queue::SHARES_MAX;
-use super::{CLASSES_MAX, ClassConfig, Limits, QueueConfig, ShownSize, StoreConfig};
+use super::{ClassConfig, Limits, QueueConfig, ShownSize, StoreConfig};
 use larder_packet::topic;
 use std::ops::Range;
 use toml::Spanned;
@@ -28,10 +28,6 @@ impl Checker<'_> {
         for table in tables {
             let at = table.span();
             let share_at = table.get_ref().share.as_ref().map(Spanned::span);
-            if classes.len() == CLASSES_MAX {
-                let fault = format!("is one too many: a queue has at most {CLASSES_MAX} classes");
-                return Err(self.fault_at(&at, fault));
-            }
             let class = self.class(table.into_inner(), &at, queue, limits, store)?;
             if classes.iter().any(|earlier| earlier.name == class.name) {
                 let fault = format!("there are two classes {:?} in one queue", class.name);
@@ -68,6 +64,7 @@ impl Checker<'_> {
             max_age: self.max_age(table.max_age)?,
             when_full: self.when_full(table.when_full)?,
             share: self.share(table.share)?,
+            order: self.order(table.order)?,
             reserve: self.size(table.reserve, 0, 0..=store.disk_max)?.value,
         })
     }

@@ -88,6 +88,7 @@ pub(super) struct Queue {
     pub(super) rate: Key<u64>,
     pub(super) rate_bytes: Key<Size>,
     pub(super) share: Key<u64>,
+    pub(super) order: Key<String>,
     #[serde(default)]
     pub(super) classes: Vec<Spanned<Class>>,
 }
@@ -102,6 +103,7 @@ pub(super) struct Class {
     pub(super) max_age: Key<Span>,
     pub(super) when_full: Key<String>,
     pub(super) share: Key<u64>,
+    pub(super) order: Key<String>,
     pub(super) reserve: Key<Size>,
 }
 

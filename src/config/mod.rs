@@ -106,8 +106,9 @@ pub struct StoreConfig {
     pub park_max: Duration,
 }
 
-/// Classes of one queue.
-pub const CLASSES_MAX: usize = 7;
+/// Queues that one session has beside its own: one for a class that is `fifo`, two for one that is `live-first`, three for
+/// `newest-first`; and for what is in no class, one less where its order is not `newest-first`.
+pub const LANES_MAX: usize = 7;
 
 /// What the queues of certain sessions may take, and what becomes of what does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,8 +132,10 @@ pub struct QueueConfig {
     /// The least part of the messages that leave which those in no class get while there are some: percent. With those of
     /// the classes at most 100.
     pub share: u8,
+    /// In what order messages leave that are in no class.
+    pub order: Order,
     /// Messages that are queued apart from the others, and go before them, in this order. The first with a filter that
-    /// matches holds. At most [`CLASSES_MAX`].
+    /// matches holds.
     pub classes: Vec<ClassConfig>,
 }
 
@@ -153,8 +156,65 @@ pub struct ClassConfig {
     pub when_full: WhenFull,
     /// The least part of the messages that leave which it gets while it has some: percent.
     pub share: u8,
+    /// In what order messages leave.
+    pub order: Order,
     /// Bytes of the disk that other messages cannot take, for all sessions of the queue together.
     pub reserve: u64,
+}
+
+/// In what order the messages of a queue leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they came.
+    #[default]
+    Fifo,
+    /// What comes while the client keeps up goes before a backlog.
+    LiveFirst,
+    /// The same, and the backlog leaves newest first.
+    NewestFirst,
+}
+
+impl Order {
+    /// All of them.
+    pub const ALL: [Order; 3] = [Order::Fifo, Order::LiveFirst, Order::NewestFirst];
+
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Fifo => "fifo",
+            Order::LiveFirst => "live-first",
+            Order::NewestFirst => "newest-first",
+        }
+    }
+
+    /// Queues that a class with this order takes.
+    #[must_use]
+    pub fn lanes(self) -> usize {
+        match self {
+            Order::Fifo => 1,
+            Order::LiveFirst => 2,
+            Order::NewestFirst => 3,
+        }
+    }
+
+    /// Queues that a session with this order has beside its own.
+    #[must_use]
+    pub fn lanes_of_rest(self) -> usize {
+        match self {
+            Order::NewestFirst => 3,
+            other => other.lanes() - 1,
+        }
+    }
+}
+
+impl QueueConfig {
+    /// Queues that each session has beside its own; at most [`LANES_MAX`].
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        let of_classes = self.classes.iter().map(|class| class.order.lanes());
+        of_classes.sum::<usize>() + self.order.lanes_of_rest()
+    }
 }
 
 /// What becomes of a message for a full queue.

@@ -4,7 +4,7 @@ use super::check::Checker;
 use super::error::ConfigError;
 use super::file::{self, Key};
 use super::value::{Size, Span};
-use super::{Limits, QueueConfig, StoreConfig, WhenFull};
+use super::{LANES_MAX, Limits, Order, QueueConfig, StoreConfig, WhenFull};
 use std::ops::Range;
 use std::time::Duration;
 use toml::Spanned;
@@ -70,6 +70,7 @@ impl Checker<'_> {
             max_messages: self.max_messages(table.max_messages)?,
             max_age: self.max_age(table.max_age)?,
             when_full: self.when_full(table.when_full)?,
+            order: self.order(table.order)?,
             qos0: table.qos0.is_some_and(Spanned::into_inner),
             rate: self.rate(table.rate)?,
             rate_bytes: match table.rate_bytes {
@@ -80,7 +81,16 @@ impl Checker<'_> {
             classes: Vec::new(),
         };
         let classes = self.classes(table.classes, &queue, limits, store)?;
-        Ok(QueueConfig { classes, ..queue })
+        let queue = QueueConfig { classes, ..queue };
+        if queue.lanes() > LANES_MAX {
+            let fault = format!(
+                "takes {} queues for each client beside its own, and there are at most {LANES_MAX}: a class takes 1, with \
+                 live-first 2, with newest-first 3; what is in no class takes 1 with live-first, 3 with newest-first",
+                queue.lanes()
+            );
+            return Err(self.fault_at(at, fault));
+        }
+        Ok(queue)
     }
 
     /// At the key, or else at the table `at`, if it does not fit.
@@ -130,14 +140,26 @@ impl Checker<'_> {
     }
 
     pub(super) fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {
+        self.one_of(key, WhenFull::DropOldest, WhenFull::ALL, WhenFull::name)
+    }
+
+    pub(super) fn order(&self, key: Key<String>) -> Result<Order, ConfigError> {
+        self.one_of(key, Order::default(), Order::ALL, Order::name)
+    }
+
+    fn one_of<T: Copy, const N: usize>(
+        &self,
+        key: Key<String>,
+        default: T,
+        all: [T; N],
+        name: fn(T) -> &'static str,
+    ) -> Result<T, ConfigError> {
         let Some(key) = key else {
-            return Ok(WhenFull::DropOldest);
+            return Ok(default);
         };
-        let known = WhenFull::ALL
-            .iter()
-            .find(|known| known.name() == key.get_ref());
+        let known = all.iter().find(|known| name(**known) == key.get_ref());
         known.copied().ok_or_else(|| {
-            let names = WhenFull::ALL.map(WhenFull::name).join(", ");
+            let names = all.map(name).join(", ");
             let fault = format!("{:?} is not known; choose one of {names}", key.get_ref());
             self.fault(&key, fault)
         })

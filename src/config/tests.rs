@@ -666,6 +666,7 @@ fn queues_have_policies_by_client() {
         rate: None,
         rate_bytes: None,
         share: 5,
+        order: Order::Fifo,
         classes: Vec::new(),
     };
     assert_eq!(*second, defaults);
@@ -679,7 +680,7 @@ fn queues_keep_classes_apart() {
         client_id = "cloud"
         max_bytes = "2 MiB"
         classes = [
-          { name = "alarms", filters = ["alarm/#", "+/alarm"], max_messages = 9, max_age = "1 day", when_full = "reject", share = 90, reserve = "1 MiB" },
+          { name = "alarms", filters = ["alarm/#", "+/alarm"], max_messages = 9, max_age = "1 day", when_full = "reject", order = "live-first", share = 90, reserve = "1 MiB" },
           { name = "rest", filters = ["#"], when_full = "keep-latest" },
         ]
         "##,
@@ -698,6 +699,7 @@ fn queues_keep_classes_apart() {
             max_age: Some(Duration::from_secs(86_400)),
             when_full: WhenFull::Reject,
             share: 90,
+            order: Order::LiveFirst,
             reserve: 1 << 20,
         }
     );
@@ -711,7 +713,7 @@ fn queues_keep_classes_apart() {
 #[test]
 fn a_wrong_class_says_what_is_right() {
     let right = r#"{ name = "a", filters = ["a/#"] }"#;
-    let many = [right; CLASSES_MAX + 1]
+    let many = [right; LANES_MAX + 1]
         .iter()
         .enumerate()
         .map(|(index, class)| class.replace("name = \"a\"", &format!("name = \"a{index}\"")))
@@ -750,7 +752,14 @@ fn a_wrong_class_says_what_is_right() {
             { name = "b", filters = ["b"] }"#,
             "larder.toml:4: queue.classes: the shares of all classes so far, and that of what is in none, are 101 percent",
         ),
-        (&many, "is one too many: a queue has at most 7 classes"),
+        (
+            r#"{ name = "a", filters = ["a"], order = "newest-first" }, { name = "b", filters = ["b"], order = "newest-first" }, { name = "c", filters = ["c"], order = "live-first" }"#,
+            "takes 8 queues",
+        ),
+        (
+            &many,
+            "takes 8 queues for each client beside its own, and there are at most 7",
+        ),
     ] {
         let error = error(&format!(
             "[[queue]]\nclient_id = \"c\"\nclasses = [{classes}]"
@@ -788,6 +797,10 @@ fn a_wrong_queue_says_what_is_right() {
             "larder.toml:3: queue.share: ",
         ),
         ("client_id = \"a\"\nrate = 0", "larder.toml:3: queue.rate: "),
+        (
+            "client_id = \"a\"\norder = \"lifo\"",
+            "larder.toml:3: queue.order: \"lifo\" is not known; choose one of fifo, live-first, newest-first",
+        ),
         (
             "client_id = \"a\"\nrate_bytes = 0",
             "larder.toml:3: queue.rate_bytes: ",

@@ -92,8 +92,29 @@ pub struct RecoveredRetained {
     pub message: RecoveredMessage,
     /// With which QoS it was published.
     pub qos: Qos,
-    /// Bytes of properties and payload that were left out of `message`, and are to be read; 0: none.
-    pub left_out: u32,
+    /// What was left out of `message`, and is to be read; `None`: nothing.
+    pub left_out: Option<LeftOut>,
+}
+
+/// Properties and payload of a retained message that are on disk only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Their bytes together.
+    pub len: u32,
+    /// Tells them from others: FNV-1a over both.
+    pub fingerprint: u32,
+}
+
+impl LeftOut {
+    /// What is left out if these are.
+    #[must_use]
+    pub fn of(properties: &[u8], payload: &[u8]) -> LeftOut {
+        let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        LeftOut {
+            len: u32::try_from(properties.len() + payload.len()).unwrap_or(u32::MAX),
+            fingerprint: properties.iter().chain(payload).fold(0x811C_9DC5, step),
+        }
+    }
 }
 
 impl RecoveredRetained {
@@ -101,10 +122,9 @@ impl RecoveredRetained {
     #[must_use]
     pub fn without_large_parts(mut self) -> RecoveredRetained {
         let message = &mut self.message;
-        let bytes = message.properties.len() + message.payload.len();
-        if bytes > RETAINED_HELD_BYTES {
+        if message.properties.len() + message.payload.len() > RETAINED_HELD_BYTES {
+            self.left_out = Some(LeftOut::of(&message.properties, &message.payload));
             (message.properties, message.payload) = (Vec::new(), Vec::new());
-            self.left_out = u32::try_from(bytes).unwrap_or(u32::MAX);
         }
         self
     }

@@ -197,7 +197,7 @@ impl Disk {
                     let retained = RecoveredRetained {
                         message,
                         qos,
-                        left_out: 0,
+                        left_out: None,
                     };
                     self.retained
                         .insert(retained.message.topic.clone(), retained);

@@ -153,7 +153,7 @@ pub(crate) fn words(store: &mut impl Kept, recovered: &Recovered) -> Vec<String>
         words.push(format!("queue {}", key.0));
         words.extend(in_words(&store.read(all_of(key.0))));
     }
-    for retained in recovered.retained.iter().filter(|it| it.left_out > 0) {
+    for retained in recovered.retained.iter().filter(|it| it.left_out.is_some()) {
         let topic = &retained.message.topic;
         words.push(format!("{:?}", store.read_retained(topic)));
     }

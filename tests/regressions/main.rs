@@ -16,6 +16,7 @@ mod large;
 mod latest;
 mod links;
 mod memory;
+mod orders;
 mod packet_ids;
 mod packets;
 mod policies;

@@ -4,8 +4,8 @@ use crate::harness::{
     Fill, InMemory, Kept, OnDisk, all_of, in_words, latest, payload, seqs, superseded,
 };
 use larder::record::{
-    Change, Dropped, End, Extent, PageRequest, RecoveredMessage, RecoveredRetained, RecoveredWill,
-    SessionKey, SessionRecord, SubscriptionRecord, Will, WillRecord,
+    Change, Dropped, End, Extent, LeftOut, PageRequest, RecoveredMessage, RecoveredRetained,
+    RecoveredWill, SessionKey, SessionRecord, SubscriptionRecord, Will, WillRecord,
 };
 use larder::store::LATEST_TOPICS;
 use larder::time::ServiceSeconds;
@@ -730,7 +730,7 @@ fn keeps_the_last_retained_message_of_each_topic(store: &mut dyn Kept) {
             expires_at: Some(ServiceSeconds(9_000)),
         },
         qos,
-        left_out: 0,
+        left_out: None,
     };
     let (heat, light) = (
         retained("hall/heat", b"22", Qos::AtMostOnce),
@@ -739,7 +739,7 @@ fn keeps_the_last_retained_message_of_each_topic(store: &mut dyn Kept) {
     let whole = retained("Öl", &large, Qos::ExactlyOnce);
     let mut left_out = retained("Öl", b"", Qos::ExactlyOnce);
     left_out.message.properties = Vec::new();
-    left_out.left_out = 2 + (256 << 10);
+    left_out.left_out = Some(LeftOut::of(b"\x01\x01", &large));
     assert_eq!(store.restart().retained, [heat, light.clone(), left_out]);
     assert!(store.read_retained("Öl") == Some(whole));
     assert_eq!(store.read_retained("hall/light"), Some(light));

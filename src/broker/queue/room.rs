@@ -14,6 +14,10 @@ impl Queue {
         self.policy = Rc::new(policy);
     }
 
+    pub(in super::super) fn shared_policy(&self) -> Rc<QueuePolicy> {
+        Rc::clone(&self.policy)
+    }
+
     pub(in super::super) fn policy(&self) -> &QueuePolicy {
         &self.policy
     }

@@ -1,5 +1,7 @@
 //! The bytes of a retained message, and the memory that one leaves to the next.
 
+use crate::record::LeftOut;
+
 /// Messages take memory in steps of so many bytes,
 pub(super) const BODY_STEP_BYTES: usize = 8;
 /// and leave less than this of it unused.
@@ -9,15 +11,21 @@ const BODY_SLACK_BYTES: usize = 64;
 pub(super) enum Body {
     /// Here: its properties, then the payload. Nothing: it was removed, and the topic stays for what the store is to be told.
     Held(Vec<u8>),
-    /// On disk, so many bytes.
-    OnDisk(u32),
+    /// On disk only.
+    OnDisk(LeftOut),
+}
+
+impl Default for Body {
+    fn default() -> Body {
+        Body::Held(Vec::new())
+    }
 }
 
 impl Body {
     pub(super) fn len(&self) -> usize {
         match self {
             Body::Held(bytes) => bytes.len(),
-            Body::OnDisk(len) => *len as usize,
+            Body::OnDisk(left_out) => left_out.len as usize,
         }
     }
 

@@ -145,6 +145,6 @@ fn recovered(topic: &str, blob: &[u8]) -> Option<RecoveredRetained> {
             expires_at: record.expires_at,
         },
         qos: Qos::from_u8(record.qos)?,
-        left_out: 0,
+        left_out: None,
     })
 }

@@ -85,7 +85,7 @@ fn ask(disk: &mut OnDisk, recovered: &Recovered) {
         }
     }
     for retained in &recovered.retained {
-        if retained.left_out > 0 {
+        if retained.left_out.is_some() {
             let _ = disk.read_retained(&retained.message.topic);
         }
     }

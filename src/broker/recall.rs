@@ -1,0 +1,121 @@
+//! Recalling: where the newest of a backlog go first, its last rows are owed by another lane, from which they are sent.
+//!
+//! A row goes from the stack to the lane of what was recalled in one batch, so that a crash finds it in one of them, and it is
+//! sent from there when it is on disk. While rows are recalled, what comes is live: so they always are the last of the stack,
+//! and no hole is left in it.
+
+use super::Broker;
+use super::lanes::Part;
+use super::message::Content;
+use super::publish::NOBODY;
+use crate::record::{Change, Page, PageRow};
+use crate::time::Now;
+
+impl Broker {
+    /// Recalls rows of a session's stacks, where its client has taken most of those recalled before.
+    pub(super) fn recall(&mut self, place: u32) {
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        let Some(link) = session.link.and_then(|id| self.links.get(id)) else {
+            return;
+        };
+        let enough = u64::from(session.window.takes(link.receive_maximum));
+        for index in 0..session.lanes.len() {
+            let lane = &session.lanes[index];
+            if lane.queue.part != Part::Stack {
+                continue;
+            }
+            let recalled = session.part(lane.of, Part::Recalled);
+            let wants = recalled.is_some_and(|lane| lane.queue.messages() < enough);
+            let stack = &mut session.lanes[index].queue;
+            stack.set_recalled(wants && stack.messages() > 0);
+            if stack.is_recalled() {
+                self.reads.extend(stack.read_last(&self.journal));
+            }
+        }
+    }
+
+    /// The last rows of a stack have been read.
+    pub(super) fn recall_page(&mut self, place: u32, stack: u8, page: &Page, now: Now) {
+        let Some(session) = self.sessions.get(place) else {
+            return;
+        };
+        let waited = session.waits_for_commit();
+        let lane = session.lanes.iter().find(|lane| lane.queue.lane == stack);
+        let recalled = lane.and_then(|lane| session.part(lane.of, Part::Recalled));
+        let Some(recalled) = recalled.map(|lane| lane.queue.lane) else {
+            return;
+        };
+        let is_done = page
+            .rows
+            .iter()
+            .all(|row| self.recall_row(place, (stack, recalled), row, &page.bytes, now));
+        let Some(session) = self.sessions.get_mut(place) else {
+            return;
+        };
+        if !is_done {
+            self.unsettled.push(place);
+        } else if let Some(queue) = session.queue_of_mut(stack) {
+            queue.ends_below(page.read_up_to);
+        }
+        if !waited && session.waits_for_commit() {
+            self.committing.push(place);
+        }
+    }
+
+    /// A row is owed by the lane of what was recalled from now on; `false`: the journal has no room for that.
+    fn recall_row(
+        &mut self,
+        place: u32,
+        (stack, recalled): (u8, u8),
+        row: &PageRow,
+        bytes: &[u8],
+        now: Now,
+    ) -> bool {
+        let content = Content {
+            topic: std::str::from_utf8(row.message.topic.of(bytes)).unwrap_or_default(),
+            properties: row.message.properties.of(bytes),
+            payload: row.message.payload.of(bytes),
+            expires_at: row.message.expires_at,
+        };
+        let ids = row.subscription_ids.of(bytes);
+        // It takes no more of the disk than it frees.
+        if !self.journal.has_room_to_settle()
+            || !self.journal.has_room(content.len() + ids.len(), 1)
+        {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(place) else {
+            return false;
+        };
+        let message = self.journal.message(&content, NOBODY);
+        let len = u64::from(row.size);
+        if let Some(queue) = session.queue_of_mut(recalled) {
+            queue.append(
+                &mut self.journal,
+                place,
+                message,
+                len,
+                (row.qos, row.retain),
+                ids,
+                None,
+                row.queued_at,
+                now,
+            );
+        }
+        let Some(queue) = session.queue_of_mut(stack) else {
+            return false;
+        };
+        let change = Change::Settle {
+            session: queue.key,
+            seq: row.seq,
+        };
+        let ticket = self.journal.record(change, true, now);
+        queue.recalled(row.seq, len, ticket);
+        if let Some(queue) = session.queue_of_mut(recalled) {
+            queue.receives(ticket);
+        }
+        true
+    }
+}
