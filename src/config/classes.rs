@@ -56,15 +56,16 @@ impl Checker<'_> {
     ) -> Result<ClassConfig, ConfigError> {
         let name = self.plain_name(table.name, at, "alarms", NAME_BYTES_MAX)?;
         let filters = self.class_filters(table.filters.unwrap_or_default(), at)?;
+        let (when_full, order) = self.when_full_and_order(table.when_full, table.order)?;
         Ok(ClassConfig {
             name,
             filters,
             max_bytes: self.max_bytes(table.max_bytes, queue.max_bytes, at, limits, store)?,
             max_messages: self.max_messages(table.max_messages)?,
             max_age: self.max_age(table.max_age)?,
-            when_full: self.when_full(table.when_full)?,
+            when_full,
             share: self.share(table.share)?,
-            order: self.order(table.order)?,
+            order,
             reserve: self.size(table.reserve, 0, 0..=store.disk_max)?.value,
         })
     }

@@ -58,6 +58,7 @@ impl Checker<'_> {
                 "has no client_id, which says whose queues are meant; write for example client_id = \"pump-*\"",
             ));
         };
+        let (when_full, order) = self.when_full_and_order(table.when_full, table.order)?;
         let queue = QueueConfig {
             client_id: client_id.into_inner(),
             max_bytes: self.max_bytes(
@@ -69,8 +70,8 @@ impl Checker<'_> {
             )?,
             max_messages: self.max_messages(table.max_messages)?,
             max_age: self.max_age(table.max_age)?,
-            when_full: self.when_full(table.when_full)?,
-            order: self.order(table.order)?,
+            when_full,
+            order,
             qos0: table.qos0.is_some_and(Spanned::into_inner),
             rate: self.rate(table.rate)?,
             rate_bytes: match table.rate_bytes {
@@ -139,11 +140,29 @@ impl Checker<'_> {
         Ok(self.number(key, SHARE_DEFAULT, 0..=SHARES_MAX)?.value)
     }
 
-    pub(super) fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {
+    fn when_full(&self, key: Key<String>) -> Result<WhenFull, ConfigError> {
         self.one_of(key, WhenFull::DropOldest, WhenFull::ALL, WhenFull::name)
     }
 
-    pub(super) fn order(&self, key: Key<String>) -> Result<Order, ConfigError> {
+    /// What goes from a full queue, and in what order the rest leaves.
+    pub(super) fn when_full_and_order(
+        &self,
+        when_full: Key<String>,
+        order: Key<String>,
+    ) -> Result<(WhenFull, Order), ConfigError> {
+        let at = order.as_ref().map(Spanned::span);
+        let (when_full, order) = (self.when_full(when_full)?, self.order(order)?);
+        match (when_full, order, at) {
+            (WhenFull::KeepLatest, Order::NewestFirst, Some(at)) => Err(self.fault_at(
+                &at,
+                "\"newest-first\" does not go with when_full = \"keep-latest\", which moves messages to the end of the \
+                 queue; choose live-first, or drop-oldest",
+            )),
+            _ => Ok((when_full, order)),
+        }
+    }
+
+    fn order(&self, key: Key<String>) -> Result<Order, ConfigError> {
         self.one_of(key, Order::default(), Order::ALL, Order::name)
     }
 

@@ -802,6 +802,10 @@ fn a_wrong_queue_says_what_is_right() {
             "larder.toml:3: queue.order: \"lifo\" is not known; choose one of fifo, live-first, newest-first",
         ),
         (
+            "client_id = \"a\"\nwhen_full = \"keep-latest\"\norder = \"newest-first\"",
+            "larder.toml:4: queue.order: \"newest-first\" does not go with when_full = \"keep-latest\"",
+        ),
+        (
             "client_id = \"a\"\nrate_bytes = 0",
             "larder.toml:3: queue.rate_bytes: ",
         ),

@@ -1,6 +1,7 @@
 //! What a queue may hold under its policy, and what goes when that is too much or too old.
 
 use super::super::journal::Journal;
+use super::super::lanes::Part;
 use super::super::policy::{QueuePolicy, WhenFull};
 use super::super::window::Window;
 use super::Queue;
@@ -42,7 +43,8 @@ impl Queue {
         if !self.is_above_max() {
             return false;
         }
-        if self.policy.when_full == WhenFull::KeepLatest {
+        // A stack has no tail to which its oldest could go.
+        if self.policy.when_full == WhenFull::KeepLatest && self.part != Part::Stack {
             return self.begin_compaction();
         }
         self.drop_oldest_to_fit(window, journal, now);
