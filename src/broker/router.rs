@@ -214,18 +214,16 @@ impl Router {
         wildcards: bool,
         each: &mut impl FnMut(Match),
     ) {
-        let has_children = self.nodes[node as usize].children > 0;
-        if let Some(all) = (wildcards && has_children)
-            .then(|| self.child(node, "#"))
-            .flatten()
-        {
+        let children = self.nodes[node as usize].children;
+        let all = wildcards && children.has_hash();
+        if let Some(all) = all.then(|| self.child(node, "#")).flatten() {
             self.nodes[all as usize].each(each);
         }
         let Some(rest) = rest else {
             self.nodes[node as usize].each(each);
             return;
         };
-        if !has_children {
+        if children.is_empty() {
             return;
         }
         let (level, rest) = match rest.split_once('/') {
@@ -235,7 +233,8 @@ impl Router {
         if let Some(child) = self.child(node, level) {
             self.descend(child, rest, true, each);
         }
-        if let Some(child) = wildcards.then(|| self.child(node, "+")).flatten() {
+        let any = wildcards && children.has_plus();
+        if let Some(child) = any.then(|| self.child(node, "+")).flatten() {
             self.descend(child, rest, true, each);
         }
     }
@@ -277,7 +276,7 @@ impl Router {
             self.nodes.push(node);
             u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
         };
-        self.nodes[parent as usize].children += 1;
+        self.nodes[parent as usize].children.add(level.as_bytes());
         let hash = self.hash(parent, level.as_bytes());
         let (nodes, hasher) = (&self.nodes, &self.hasher);
         self.children.insert_unique(hash, index, |child| {
@@ -292,7 +291,7 @@ impl Router {
         while index != ROOT {
             let node = &self.nodes[index as usize];
             let is_empty = node.subscribers.is_empty() && node.groups.is_none();
-            if node.children > 0 || !is_empty {
+            if !node.children.is_empty() || !is_empty {
                 return;
             }
             let parent = node.parent;
@@ -300,8 +299,9 @@ impl Router {
             if let Ok(entry) = self.children.find_entry(hash, |child| *child == index) {
                 entry.remove();
             }
-            self.nodes[index as usize] = Node::new(ROOT, "");
-            self.nodes[parent as usize].children -= 1;
+            let gone = std::mem::replace(&mut self.nodes[index as usize], Node::new(ROOT, ""));
+            let children = &mut self.nodes[parent as usize].children;
+            children.remove(gone.level.as_bytes());
             self.free.push(index);
             index = parent;
         }

@@ -6,7 +6,7 @@ use crate::broker::few::Few;
 /// A level of a filter, below those before it.
 pub(super) struct Node {
     pub(super) parent: u32,
-    pub(super) children: u32,
+    pub(super) children: Children,
     pub(super) level: Level,
     pub(super) subscribers: Few<Subscriber>,
     /// Those who share the messages of this filter.
@@ -15,6 +15,43 @@ pub(super) struct Node {
         reason = "most have none, and then it is one word"
     )]
     pub(super) groups: Option<Box<Vec<GroupNo>>>,
+}
+
+/// How many children a node has, and whether wildcards are among them: mostly there is none, and none is looked up.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Children(u32);
+
+impl Children {
+    const PLUS: u32 = 1 << 31;
+    const HASH: u32 = 1 << 30;
+
+    fn flag(level: &[u8]) -> u32 {
+        match level {
+            b"+" => Children::PLUS,
+            b"#" => Children::HASH,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, level: &[u8]) {
+        self.0 = (self.0 + 1) | Children::flag(level);
+    }
+
+    pub(super) fn remove(&mut self, level: &[u8]) {
+        self.0 = (self.0 - 1) & !Children::flag(level);
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn has_plus(self) -> bool {
+        self.0 & Children::PLUS != 0
+    }
+
+    pub(super) fn has_hash(self) -> bool {
+        self.0 & Children::HASH != 0
+    }
 }
 
 /// The text of a level. Most are short, and stand in the node.
@@ -49,7 +86,7 @@ impl Node {
     pub(super) fn new(parent: u32, level: &str) -> Node {
         Node {
             parent,
-            children: 0,
+            children: Children::default(),
             level: Level::new(level),
             subscribers: Few::None,
             groups: None,
