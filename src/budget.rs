@@ -1,8 +1,8 @@
 //! The memory budget: every table, buffer, queue and pool that the program can come to hold, summed before it starts.
 
 use crate::broker::{
-    ACK_BYTES, COMPACTION_BYTES, COMPACTION_TOPICS_BYTES, JOURNAL_ROW_BYTES, LANE_BYTES,
-    LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES, acks_max, window_bytes,
+    ACK_BYTES, COMPACTION_BYTES, COMPACTION_TOPICS_BYTES, COPIES_BYTES, JOURNAL_ROW_BYTES,
+    LANE_BYTES, LINK_BYTES, SESSION_BYTES, SYS_CLIENT_BYTES, acks_max, window_bytes,
 };
 use crate::config::{Config, QueueConfig, ShownSize, WhenFull};
 use crate::limits::{
@@ -195,7 +195,11 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             SYS_CLIENTS as u64,
             SYS_CLIENT_BYTES,
         ),
-        row("read buffer, events", 1, LINK_READ_BYTES + EVENTS_BYTES),
+        row(
+            "read buffer, events, copies",
+            1,
+            LINK_READ_BYTES + EVENTS_BYTES + COPIES_BYTES,
+        ),
         row("SQLite", 1, store::SQLITE_HEAP_BYTES),
         row("store's threads", 2, store::THREAD_STACK_BYTES),
         row("log", 1, LOG_RING_BYTES + LOG_STACK_BYTES),
@@ -253,10 +257,13 @@ fn named_max(queue: &QueueConfig, sessions: u64) -> u64 {
 fn compacted_max(config: &Config) -> u64 {
     let sessions = u64::from(config.limits.sessions);
     let queues = config.queues.iter().map(|queue| {
-        let classes = queue.classes.iter().map(|class| class.when_full);
-        let all = classes.chain([queue.when_full]);
-        let kept = all.filter(|when_full| *when_full == WhenFull::KeepLatest);
-        named_max(queue, sessions) * kept.count() as u64
+        let classes = queue.classes.iter();
+        let classes = classes.map(|class| (class.when_full, class.order.lanes()));
+        let rest = (queue.when_full, 1 + queue.order.lanes_of_rest());
+        let kept = classes
+            .chain([rest])
+            .filter(|(when_full, _)| *when_full == WhenFull::KeepLatest);
+        named_max(queue, sessions) * kept.map(|(_, lanes)| lanes as u64).sum::<u64>()
     });
     queues
         .sum::<u64>()

@@ -73,6 +73,8 @@ pub const SESSION_LANES: usize = 7;
 /// The least part of the messages that leave which a queue gets while it has something, if the configuration does not say:
 /// percent. All queues of a session together have less than all.
 pub const LANE_SHARE: u8 = 5;
+/// Messages up to so many bytes are encoded once for all who get them alike.
+pub const COPIED_BYTES: usize = 4096;
 /// Beyond a window of them messages are no longer live, where these go first: the client does not keep up.
 pub const LIVE_MESSAGES: u64 = 1024;
 /// The same in bytes.

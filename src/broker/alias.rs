@@ -207,6 +207,10 @@ impl Empty for Table {
 
 impl ToClient {
     /// Takes the client's Topic Alias Maximum [MQTT-3.1.2-26] [MQTT-3.1.2-27].
+    pub(super) fn are_allowed(&self) -> bool {
+        self.maximum > 0
+    }
+
     pub(super) fn allow(&mut self, maximum: u16) {
         self.maximum = maximum.min(LINK_TOPIC_ALIASES);
     }

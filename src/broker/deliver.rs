@@ -19,7 +19,7 @@ use larder_packet::{Delivery, PacketId, Qos};
 pub(super) struct Outgoing<'a> {
     pub(super) qos: Qos,
     pub(super) retain: bool,
-    pub(super) topic: &'a [u8],
+    pub(super) topic: &'a str,
     pub(super) properties: &'a [u8],
     pub(super) payload: &'a [u8],
     pub(super) subscription_ids: &'a [u8],
@@ -109,7 +109,7 @@ pub(super) fn encode(
     if left == Some(0) && !begun {
         return Sent::Never(Never::Expired);
     }
-    let topic = std::str::from_utf8(out.topic).unwrap_or_default();
+    let topic = out.topic;
     let mut delivery = Delivery {
         dup,
         qos: out.qos,
@@ -125,20 +125,28 @@ pub(super) fn encode(
     let packet_max = link.packet_max as usize;
     // A message that the client cannot take is as good as delivered [MQTT-3.1.2-25]. With QoS 1 or 2 an alias does not make
     // it fit: on the next link it would be too large, and its delivery has begun.
-    if number.is_some() && delivery.encoded_len(link.version) > packet_max {
+    let len_in_full = delivery.encoded_len(link.version);
+    if number.is_some() && len_in_full > packet_max {
         return Sent::Never(Never::TooLarge);
     }
+    let mut len = len_in_full;
     let mut naming = link.aliases.to_client.naming(topic, &buffers.aliases);
-    delivery.topic_alias = naming.alias();
-    delivery.topic = naming.topic(topic);
-    if naming.is_longer() && delivery.encoded_len(link.version) > packet_max {
-        naming = Naming::InFull;
-        delivery.topic_alias = None;
+    if naming != Naming::InFull {
+        delivery.topic_alias = naming.alias();
+        delivery.topic = naming.topic(topic);
+        len = delivery.encoded_len(link.version);
+        if naming.is_longer() && len > packet_max {
+            naming = Naming::InFull;
+            delivery.topic_alias = None;
+            len = len_in_full;
+        }
     }
-    if delivery.encoded_len(link.version) > packet_max {
+    if len > packet_max {
         return Sent::Never(Never::TooLarge);
     }
-    if link.outbox.deliver(&delivery, link.version, buffers) {
+    let payload = out.payload.len();
+    let encode = |bytes: &mut Vec<u8>| delivery.encode(link.version, bytes);
+    if link.outbox.deliver(len, payload, encode, buffers) {
         let aliases = &mut link.aliases.to_client;
         aliases.sent(naming, topic, &mut buffers.aliases);
         Sent::Yes
@@ -181,7 +189,20 @@ impl Broker {
         let Some(link) = session.link.and_then(|link| self.links.get_mut(link)) else {
             return Sent::No;
         };
-        let sent = send(link, session, &mut self.buffers, out, now);
+        let sent = match self.copies.of(link, out) {
+            Some(packet) => {
+                let copy = |bytes: &mut Vec<u8>| bytes.extend_from_slice(packet);
+                let payload = out.payload.len();
+                match link
+                    .outbox
+                    .deliver(packet.len(), payload, copy, &mut self.buffers)
+                {
+                    true => Sent::Yes,
+                    false => Sent::No,
+                }
+            }
+            None => send(link, session, &mut self.buffers, out, now),
+        };
         match sent {
             Sent::Yes => {
                 self.counters.publish_sent += 1;

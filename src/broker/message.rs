@@ -56,7 +56,7 @@ impl Kept {
 
     pub(super) fn content(&self) -> Content<'_> {
         Content {
-            topic: std::str::from_utf8(self.topic()).unwrap_or_default(),
+            topic: self.topic(),
             properties: self.properties(),
             payload: self.payload(),
             expires_at: self.expires_at,
@@ -67,8 +67,8 @@ impl Kept {
         self.bytes.len()
     }
 
-    pub(super) fn topic(&self) -> &[u8] {
-        &self.bytes[..self.topic]
+    pub(super) fn topic(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.topic]).unwrap_or_default()
     }
 
     pub(super) fn properties(&self) -> &[u8] {

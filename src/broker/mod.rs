@@ -17,6 +17,7 @@ mod close;
 mod commit;
 mod compact;
 mod connect;
+mod copies;
 mod counters;
 mod deliver;
 mod few;
@@ -59,6 +60,7 @@ mod window;
 
 pub(crate) use acks::{ACK_BYTES, acks_max};
 pub use classes::QueueClass;
+pub(crate) use copies::COPIES_BYTES;
 pub use counters::{Counters, Gauges};
 /// Bytes of a link, without its buffers and acknowledgements.
 pub(crate) const LINK_BYTES: usize =
@@ -91,6 +93,7 @@ use crate::record::{Change, PageRequest, SessionKey, SessionRecord, Ticket};
 use crate::time::{Mono, Now};
 use acks::AckPool;
 use buffers::Buffers;
+use copies::Copies;
 use journal::Journal;
 use levels::Key;
 use link::{Link, Links};
@@ -130,6 +133,7 @@ pub struct Broker {
     /// The last removal of one: whoever is told that there is none rests on it.
     retained_removed: Ticket,
     targets: Targets,
+    copies: Copies,
     /// The properties of the message that is being published, without those that do not travel.
     travelling: Vec<u8>,
     /// The Topic Name of the message that is being published, if a Topic Alias stands for it.
@@ -213,6 +217,7 @@ impl Broker {
             retained_removed: Ticket::default(),
             hurried: false,
             targets: Targets::default(),
+            copies: Copies::new(),
             travelling: Vec::new(),
             aliased: String::new(),
             next_key: SessionKey(1),

@@ -4,7 +4,7 @@ use super::acks::{AckOf, Kind, Ready};
 use super::buffers::Buffers;
 use super::reason_string::{self, Terms};
 use crate::limits::{LINK_OUTBOX_BYTES, LINK_OUTBOX_CONTROL_BYTES};
-use larder_packet::{Ack, Delivery, Packet, PropertyBuf, Version};
+use larder_packet::{Ack, Packet, PropertyBuf, Version};
 
 /// Bytes on their way to a link's socket.
 #[derive(Default)]
@@ -53,14 +53,14 @@ impl Outbox {
             >= LINK_OUTBOX_BYTES.max(self.large as usize) + LINK_OUTBOX_CONTROL_BYTES
     }
 
-    /// Puts a PUBLISH there; `false` if there is no room now.
+    /// Puts a PUBLISH of `len` bytes there, with so many of payload, as `encode` appends it; `false` if there is no room now.
     pub(super) fn deliver(
         &mut self,
-        delivery: &Delivery,
-        version: Version,
+        len: usize,
+        payload: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
         buffers: &mut Buffers,
     ) -> bool {
-        let len = delivery.encoded_len(version);
         let pending = self.pending().len();
         if (pending > 0 && pending + len > LINK_OUTBOX_BYTES) || !self.make_room(len, buffers) {
             return false;
@@ -68,9 +68,9 @@ impl Outbox {
         if len > LINK_OUTBOX_BYTES {
             self.large = u32::try_from(len).unwrap_or(u32::MAX);
         }
-        delivery.encode(version, &mut self.bytes);
+        encode(&mut self.bytes);
         self.counted.0 += 1;
-        self.counted.1 += delivery.payload.len() as u32;
+        self.counted.1 += payload as u32;
         true
     }
 

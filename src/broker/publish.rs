@@ -267,6 +267,7 @@ impl Broker {
             .then(|| self.journal.filling())
             .or(publication.after);
         let mut kept = None;
+        self.copies.begin(content.len(), targets.targets.len());
         for target in &targets.targets {
             let ids = &targets.encoded[target.ids.0..target.ids.1];
             match (target.way, owed) {
@@ -278,6 +279,7 @@ impl Broker {
                 }
             }
         }
+        self.copies.end();
         if let Some(place) = stored_will {
             self.remove_stored_will(place, now);
         }
@@ -377,7 +379,7 @@ impl Broker {
             let outgoing = Outgoing {
                 qos: target.qos,
                 retain: target.retain,
-                topic: content.topic.as_bytes(),
+                topic: content.topic,
                 properties: content.properties,
                 payload: content.payload,
                 subscription_ids: ids,

@@ -122,7 +122,7 @@ impl Delivering<'_> {
                 let mut out = Outgoing {
                     qos: row.qos,
                     retain: row.retain,
-                    topic: row.message.topic.of(&queue.page.bytes),
+                    topic: text(row.message.topic.of(&queue.page.bytes)),
                     properties: row.message.properties.of(&queue.page.bytes),
                     payload: row.message.payload.of(&queue.page.bytes),
                     subscription_ids: row.subscription_ids.of(&queue.page.bytes),
@@ -159,7 +159,7 @@ impl Delivering<'_> {
                 let mut out = Outgoing {
                     qos: view.owe.qos,
                     retain: view.owe.retain,
-                    topic: view.message.topic.of(view.bytes),
+                    topic: text(view.message.topic.of(view.bytes)),
                     properties: view.message.properties.of(view.bytes),
                     payload: view.message.payload.of(view.bytes),
                     subscription_ids: view.owe.subscription_ids.of(view.bytes),
@@ -265,6 +265,11 @@ impl Delivering<'_> {
     }
 }
 
+/// A Topic Name: it was one when it was taken.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
 /// How fast what a queue holds may leave, once it has been on disk.
 fn rate_of(queue: &Queue) -> Rate {
     match queue.part {
@@ -276,10 +281,8 @@ fn rate_of(queue: &Queue) -> Rate {
 /// With which RETAIN flag a message is sent: that of a backlog says that it is the last of its topic, and a newer one may
 /// have gone before it.
 fn retain(retained: &mut RetainedMessages, queue: &Queue, out: &Outgoing) -> bool {
-    let is_last = |retained: &mut RetainedMessages| {
-        let topic = std::str::from_utf8(out.topic).unwrap_or_default();
-        retained.is_last(topic, out.properties, out.payload)
-    };
+    let is_last =
+        |retained: &mut RetainedMessages| retained.is_last(out.topic, out.properties, out.payload);
     out.retain && (!queue.is_backlog() || is_last(retained))
 }
 

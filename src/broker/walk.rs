@@ -379,7 +379,7 @@ impl Broker {
         let outgoing = Outgoing {
             qos,
             retain: true,
-            topic: content.topic.as_bytes(),
+            topic: content.topic,
             properties: content.properties,
             payload: content.payload,
             subscription_ids: ids,

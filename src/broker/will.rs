@@ -187,7 +187,7 @@ impl Broker {
             self.counters.wills_dropped += 1;
             log::warn!(
                 "a Will for {:?} was dropped: it has waited for room on disk, and its memory is wanted for a client",
-                String::from_utf8_lossy(will.message.topic())
+                will.message.topic()
             );
         }
         Ok(())

@@ -11,6 +11,7 @@
 mod acknowledgements;
 mod classes;
 mod drops;
+mod fan_out;
 mod flash;
 mod large;
 mod latest;
