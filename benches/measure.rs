@@ -176,6 +176,11 @@ fn latency(broker: &Broker, traffic: Traffic, rate: f64, options: &Options) -> R
     load.settle()?;
     let mut sample = stretch.end(load.counts().received - before)?;
     sample.faults = load.faults();
+    // It is awake while it waits, and the limit of nothing.
+    if let Some(effort) = &mut sample.effort {
+        effort.generator_busy = 0.0;
+        effort.generator_waited = 0.0;
+    }
     let latencies = load.take_latencies();
     let at = |part: f64| -> Result<Sample> {
         let index = (latencies.len() as f64 * part) as usize;
