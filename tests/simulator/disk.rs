@@ -24,7 +24,7 @@ pub struct Committed {
     pub settled: Vec<(SessionKey, Seq, Id)>,
     /// Of these, those with a later row on their topic in the same queue.
     pub superseded: Vec<(SessionKey, Seq, Id)>,
-    /// Rows whose message went to the tail of the same queue.
+    /// Rows whose message went to the tail of the same queue, or of another one of the session.
     pub moved: Vec<(SessionKey, Seq, Id)>,
     /// Rows that were dropped, the oldest of a full queue.
     pub dropped: Vec<(SessionKey, Seq, Id)>,
@@ -289,13 +289,14 @@ impl SimStore {
         }
     }
 
-    /// The row whose message is owed by a later one of the same queue from now on: it goes at once.
+    /// The row whose message is owed by another one of the same session from now on: it goes at once.
     fn moved(&self, queue: SessionKey, id: Id, next: Option<&Change>) -> Option<Seq> {
         let Some(Change::Settle { session, seq }) = next else {
             return None;
         };
         let from = self.row(*session, *seq);
-        let is_it = *session == queue && self.rows.get(&from).is_some_and(|row| row.id == id);
+        let is_it =
+            from.0 == self.lane(queue).0 && self.rows.get(&from).is_some_and(|row| row.id == id);
         is_it.then_some(from.1)
     }
 

@@ -54,6 +54,8 @@ pub struct Oracle {
     pub classes: bool,
     /// And keep the latest of every topic when they are full.
     pub keeps_latest: bool,
+    /// Those of a topic may leave out of their order.
+    pub reorders: bool,
     /// Counts events: before and after, where milliseconds are too coarse.
     tick: u64,
     published: BTreeMap<Id, Published>,
@@ -150,6 +152,7 @@ impl Oracle {
             echo,
             classes: false,
             keeps_latest: false,
+            reorders: false,
             tick: 0,
             published: BTreeMap::new(),
             servers: Default::default(),

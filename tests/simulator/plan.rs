@@ -5,7 +5,7 @@ use crate::clock::Millis;
 use crate::oracle::{CLOUD, GATEWAY};
 use crate::random::Random;
 use crate::wire::Subscription;
-use larder::broker::{QueueClass, QueuePolicy, QueueRule, WhenFull};
+use larder::broker::{Order, QueueClass, QueuePolicy, QueueRule, WhenFull};
 use larder::limits::Limits;
 use larder_packet::{Qos, Version};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Plan {
     pub classes: bool,
     /// And keep the latest of every topic when they are full.
     pub keeps_latest: bool,
+    /// In what order leave what is in no class, and what is in the first.
+    pub orders: [Order; 2],
     pub bridge_disk_max: u64,
     pub bridge_window: u16,
     pub cloud_version: Version,
@@ -65,6 +67,8 @@ pub struct Plan {
 /// With this begin the Client Identifiers of those whose queues may have classes.
 pub const CLASSED: &str = "s";
 
+const ORDERS: [Order; 3] = [Order::Fifo, Order::LiveFirst, Order::NewestFirst];
+
 impl Plan {
     /// The policies of queues at a server.
     pub fn rules(&self, at: usize) -> Vec<QueueRule> {
@@ -78,20 +82,22 @@ impl Plan {
         let policy = QueuePolicy {
             when_full,
             messages_max,
+            order: self.orders[0],
             ..QueuePolicy::drop_oldest(self.limits[at].session_disk_max)
         };
-        let class = |name: &str, filters: &[&str], part: u64| QueueClass {
+        let class = |name: &str, filters: &[&str], part: u64, order| QueueClass {
             name: name.to_owned(),
             filters: filters.iter().map(|of| (*of).to_owned()).collect(),
             policy: QueuePolicy {
                 bytes_max: policy.bytes_max / part,
+                order,
                 ..policy.clone()
             },
             reserve: 0,
         };
         let classes = vec![
-            class("a", &["t/a", "up/#"], 2),
-            class("c", &["t/c/#", "site42/#"], 1),
+            class("a", &["t/a", "up/#"], 2, self.orders[1]),
+            class("c", &["t/c/#", "site42/#"], 1, Order::Fifo),
         ];
         let client_id = format!("{CLASSED}*");
         vec![QueueRule {
@@ -151,6 +157,13 @@ impl Plan {
             bridge,
             classes: !marathon && seed % 4 == 3,
             keeps_latest: !marathon && seed % 8 == 7,
+            orders: match !marathon && seed % 8 == 3 {
+                true => [
+                    ORDERS[(seed / 8 % 3) as usize],
+                    ORDERS[(seed / 24 % 3) as usize],
+                ],
+                false => [Order::Fifo; 2],
+            },
             bridge_disk_max: limits[GATEWAY].session_disk_max * 4,
             limits,
             bridge_window: *random.pick(&[1, 2, 8, 64]),
@@ -184,6 +197,7 @@ impl Plan {
             limits: [roomy(), roomy()],
             classes: false,
             keeps_latest: false,
+            orders: [Order::Fifo; 2],
             bridge_disk_max: 1 << 20,
             bridge_window: 8,
             cloud_version: Version::V5,

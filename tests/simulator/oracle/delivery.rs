@@ -89,7 +89,8 @@ impl Oracle {
             let highest = session.highest.entry(key).or_insert(id);
             // One that had expired may come after all behind the others when the server has started since: the time since
             // it was last written down is forgotten.
-            if id.number < highest.number && !published.expires {
+            let in_order = !(self.reorders && client.starts_with(CLASSED));
+            if id.number < highest.number && !published.expires && in_order {
                 // Unless it was published again behind the other.
                 let again = transmissions.last().map(|one| one.from);
                 let first = server.transmissions[highest].first().map(|one| one.from);

@@ -9,7 +9,7 @@ use crate::net::{SimNet, Tap};
 use crate::oracle::{GATEWAY, NAMES};
 use crate::plan::What;
 use crate::random::Random;
-use larder::broker::{Broker, ConfiguredSession};
+use larder::broker::{Broker, ConfiguredSession, Order};
 use larder::record::SubscriptionRecord;
 use larder::server::Server;
 use larder::store::Disk;
@@ -273,6 +273,7 @@ impl World {
         broker.set_policies(&self.plan.rules(at));
         self.oracle.classes = self.plan.classes;
         self.oracle.keeps_latest = self.plan.keeps_latest;
+        self.oracle.reorders = self.plan.orders != [Order::Fifo; 2];
         broker.recover(&recovered, start);
         if at == GATEWAY && self.plan.bridge {
             let record = SubscriptionRecord {
