@@ -53,8 +53,9 @@ class Lab:
         broker.start()
         return broker
 
-    def mosquitto(self, *, name="mosquitto"):
-        broker = Mosquitto(self, name)
+    def mosquitto(self, more="", *, name="mosquitto"):
+        """A running mosquitto; `more` is configuration of another listener."""
+        broker = Mosquitto(self, name, more)
         self.stack.callback(broker.kill)
         broker.start()
         return broker
@@ -150,7 +151,7 @@ class Larder(Broker):
 
 
 class Mosquitto(Broker):
-    def __init__(self, lab, name):
+    def __init__(self, lab, name, more):
         super().__init__(lab, name)
         self.config = self.directory / "mosquitto.conf"
         # It drops root's rights for those of `user`, which the directory belongs to; by default it drops the newest of
@@ -158,7 +159,7 @@ class Mosquitto(Broker):
         self.config.write_text(
             f"listener {self.port} {HOST}\nallow_anonymous true\nuser {getpass.getuser()}\n"
             f"persistence true\npersistence_location {self.directory}/\nautosave_interval 1\n"
-            "max_queued_messages 0\nset_tcp_nodelay true\n"
+            f"max_queued_messages 0\nset_tcp_nodelay true\n{more}"
         )
 
     def command(self):

@@ -19,6 +19,7 @@ GROUPS = [
     "mqtt_js",
     "node_red",
     "bridge_mosquitto",
+    "bridge_tls",
     "bridge_larder",
 ]
 
