@@ -21,6 +21,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
 
 /// How long a connection may take, from looking up its name to the CONNACK; with TLS, so long to the end of its handshake
 /// and from there to the CONNACK.
@@ -170,6 +171,27 @@ pub(crate) fn open(target: &Target) -> (Requests, Connection) {
         keep_alive: target.keep_alive,
     };
     (Requests { client, submitted }, connection)
+}
+
+/// Whether somebody answers at an address, and with TLS is who it should be.
+pub(crate) async fn answers(target: &Target) -> bool {
+    let answer = async {
+        match &target.address {
+            Address::Tcp { host, port } => TcpStream::connect(format!("{host}:{port}"))
+                .await
+                .map(|_| ())
+                .map_err(|error| LinkError::from_io(&error)),
+            Address::Tls(far) => far.connect().await.map(|_| ()),
+            Address::Unix(path) => UnixStream::connect(path)
+                .await
+                .map(|_| ())
+                .map_err(|error| LinkError::from_io(&error)),
+        }
+    };
+    matches!(
+        tokio::time::timeout(CONNECT_TIMEOUT, answer).await,
+        Ok(Ok(()))
+    )
 }
 
 /// How rumqttc itself connects.

@@ -54,6 +54,9 @@ pub struct Config {
     pub reconnect_min: Duration,
     /// The longest. Usual: 60 s.
     pub reconnect_max: Duration,
+    /// How often, with a link to another address than the first, to see whether the first answers; if so, the link is ended
+    /// and made there. Usual: 10 min.
+    pub return_after: Duration,
 }
 
 /// Where the local broker listens.

@@ -147,7 +147,9 @@ impl Driver<'_> {
                 .borrow_mut()
                 .change(side, LinkState::Connecting, None);
             let target = &targets[redial.address()];
-            let (delay, error) = match self.link(side, target, &mut redial, &mut subscribed).await {
+            let first = targets.first().filter(|_| redial.address() > 0);
+            let link = self.link(side, target, first, &mut redial, &mut subscribed);
+            let (delay, error) = match link.await {
                 Ended::Stopped => return,
                 Ended::NoLink(error) => (redial.failed(), error),
                 Ended::Lost(error) => (redial.lost(), error),
@@ -173,11 +175,12 @@ impl Driver<'_> {
         }
     }
 
-    /// Opens a link and serves it to its end.
+    /// Opens a link and serves it to its end. `first` is another address that would be better.
     async fn link(
         &self,
         side: Side,
         target: &Target,
+        first: Option<&Target>,
         redial: &mut Redial,
         subscribed: &mut bool,
     ) -> Ended {
@@ -205,9 +208,10 @@ impl Driver<'_> {
             .borrow_mut()
             .linked(side, target, requests, terms, self.now());
         self.room.notify_one();
-        let ended = self
-            .serve(side, &mut connection, redial, subscribed, &filters)
-            .await;
+        let ended = tokio::select! {
+            ended = self.serve(side, &mut connection, redial, subscribed, &filters) => ended,
+            () = self.return_to(side, first) => Ok(()),
+        };
         if since.elapsed() >= self.setup.config.reconnect_max {
             redial.proved();
         }
@@ -264,6 +268,23 @@ impl Driver<'_> {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Asks for the end of a link as soon as a better address answers, and leaves that end to [`Self::serve`].
+    async fn return_to(&self, side: Side, first: Option<&Target>) {
+        if let Some(first) = first {
+            loop {
+                tokio::time::sleep(self.setup.config.return_after).await;
+                if client::answers(first).await {
+                    break;
+                }
+            }
+            let mut inner = self.inner.borrow_mut();
+            let link = inner.link(side);
+            link.fault = Some(format!("{first} answers again"));
+            link.disconnect();
+        }
+        std::future::pending().await
     }
 
     /// Reads on after our DISCONNECT until the server closes. A socket that is closed with unread bytes resets the

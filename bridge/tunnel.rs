@@ -25,6 +25,14 @@ pub(crate) struct Far {
     pub(crate) floor: TimeFloor,
 }
 
+impl Far {
+    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, LinkError> {
+        self.tls
+            .connect(&self.host, self.port, self.floor.clone())
+            .await
+    }
+}
+
 /// A tunnel for one connection.
 pub(crate) struct Tunnel {
     far: Far,
@@ -55,9 +63,7 @@ impl Tunnel {
         if self.carrier.is_some() {
             return Ok(());
         }
-        let far = &self.far;
-        let connect = far.tls.connect(&far.host, far.port, far.floor.clone());
-        let stream = tokio::time::timeout(timeout, connect)
+        let stream = tokio::time::timeout(timeout, self.far.connect())
             .await
             .unwrap_or_else(|_| Err(LinkError::ours("no connection in time")))?;
         let listener =

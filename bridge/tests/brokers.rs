@@ -51,6 +51,12 @@ fn nothing_is_missing_after_many_cuts(name: &str, version: Version) {
         LocalAddress::Tcp(format!("127.0.0.1:{}", to_local.port)),
     );
     wait_for(&bridge, |state| *state == State::Linked);
+    // A link comes before its subscriptions, and what is published between is nobody's.
+    let deadline = Instant::now() + PATIENCE;
+    while bridge.status().counters.received == 0 {
+        assert!(Instant::now() < deadline, "{:?}", bridge.status());
+        publish(cloud.port, "commands", 1);
+    }
 
     let publishers = [(local.port, "plant", UP), (cloud.port, "commands", DOWN)]
         .map(|(port, topic, count)| thread::spawn(move || publish(port, topic, count)));
@@ -60,9 +66,13 @@ fn nothing_is_missing_after_many_cuts(name: &str, version: Version) {
     while up.seen.len() < UP as usize || down.seen.len() < DOWN as usize {
         assert!(
             Instant::now() < deadline,
-            "after {cuts} cuts {} of {UP} have come up, {} of {DOWN} down: {:?}",
-            up.seen.len(),
-            down.seen.len(),
+            "after {cuts} cuts these are missing: up {:?}, down {:?}: {:?}",
+            (0..UP)
+                .filter(|number| !up.seen.contains(number))
+                .collect::<Vec<_>>(),
+            (0..DOWN)
+                .filter(|number| !down.seen.contains(number))
+                .collect::<Vec<_>>(),
             bridge.status()
         );
         down.take(&below, Duration::ZERO);
@@ -116,6 +126,41 @@ fn what_waits_while_the_cloud_is_away_comes_when_it_is_back() {
         assert!(Instant::now() < deadline, "{:?}", bridge.status());
         thread::yield_now();
     }
+    bridge.stop();
+}
+
+#[test]
+fn the_first_address_has_the_link_again_once_it_answers() {
+    let name = "first";
+    let local = Mosquitto::start(name);
+    let (mut first, second) = (Mosquitto::start(name), Mosquitto::start(name));
+    local.make_session(name);
+    let mut config = config(name, Version::V5, first.port);
+    config
+        .urls
+        .push(format!("mqtt://localhost:{}", second.port));
+    first.stop();
+    let below = Sink::start(second.port, "site/#");
+    let bridge = bridge(config, LocalAddress::Unix(local.socket.clone()));
+    wait_for(&bridge, |state| *state == State::Linked);
+    publish(local.port, "plant", 50);
+    let mut numbers = Numbers::default();
+    let deadline = Instant::now() + PATIENCE;
+    while numbers.seen.len() < 50 {
+        assert!(Instant::now() < deadline, "{:?}", bridge.status());
+        numbers.take(&below, Duration::from_millis(50));
+    }
+    first.restart();
+    let above = Sink::start(first.port, "site/#");
+    let mut numbers = Numbers::default();
+    let deadline = Instant::now() + PATIENCE;
+    // Those that go to the second before the bridge returns are not seen here.
+    while numbers.seen.is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", bridge.status());
+        publish(local.port, "plant", 50);
+        numbers.take(&above, Duration::from_millis(50));
+    }
+    assert_eq!(bridge.status().counters.set_aside(), 0);
     bridge.stop();
 }
 
@@ -312,6 +357,7 @@ fn config(name: &str, version: Version, cloud_port: u16) -> Config {
         keep_alive: Duration::from_secs(10),
         reconnect_min: Duration::from_millis(20),
         reconnect_max: Duration::from_millis(200),
+        return_after: Duration::from_millis(100),
     }
 }
 

@@ -234,6 +234,10 @@ fn print_bridge(to: &mut impl Write, bridge: &BridgeConfig) -> io::Result<()> {
         ("disk_max", ShownSize(bridge.disk_max).to_string()),
         ("window", bridge.window.to_string()),
         ("reconnect", format!("after {min}, later {max}")),
+        (
+            "return_after",
+            ShownDuration(bridge.return_after).to_string(),
+        ),
         ("keep_alive", ShownDuration(bridge.keep_alive).to_string()),
     ];
     print_table(to, &format!("Bridge {}", bridge.name), &lines)?;

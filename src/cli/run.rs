@@ -261,6 +261,7 @@ fn start_bridges(
             keep_alive: bridge.keep_alive,
             reconnect_min: bridge.reconnect_min,
             reconnect_max: bridge.reconnect_max,
+            return_after: bridge.return_after,
         };
         let local = LocalAddress::Unix(private.to_owned());
         let seed = seed() ^ now.mono.0;

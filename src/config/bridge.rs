@@ -21,6 +21,7 @@ const WINDOW: u16 = 64;
 const RECONNECT_MIN: Duration = Duration::from_secs(1);
 const RECONNECT_MAX: Duration = Duration::from_secs(60);
 const RECONNECT_CEILING: Duration = Duration::from_secs(24 * 60 * 60);
+const RETURN_AFTER: Duration = Duration::from_secs(10 * 60);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Below this a mobile link would be declared dead by a single lost segment.
 const KEEP_ALIVE_MIN_SECONDS: u64 = 5;
@@ -126,6 +127,8 @@ impl Checker<'_> {
                 ),
             ));
         }
+        let return_after = Duration::from_secs(1)..=RECONNECT_CEILING;
+        let return_after = self.span(table.return_after, RETURN_AFTER, return_after)?;
         Ok(BridgeConfig {
             name,
             urls,
@@ -140,6 +143,7 @@ impl Checker<'_> {
             window: self.number(table.window, WINDOW, 1..=WINDOW_MAX)?.value,
             reconnect_min: reconnect_min.value,
             reconnect_max: reconnect_max.value,
+            return_after: return_after.value,
             keep_alive: self.seconds(
                 table.keep_alive,
                 KEEP_ALIVE,

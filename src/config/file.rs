@@ -130,6 +130,7 @@ pub(super) struct Bridge {
     pub(super) window: Key<u64>,
     pub(super) reconnect_min: Key<Span>,
     pub(super) reconnect_max: Key<Span>,
+    pub(super) return_after: Key<Span>,
     pub(super) keep_alive: Key<Span>,
 }
 

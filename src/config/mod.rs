@@ -281,6 +281,8 @@ pub struct BridgeConfig {
     pub reconnect_min: Duration,
     /// The longest delay between attempts to connect.
     pub reconnect_max: Duration,
+    /// How often it sees whether the first address answers, while it is linked to another; if so, it returns there.
+    pub return_after: Duration,
     /// Keep Alive of the bridge's connections, in whole seconds: 5 to 65,535 s.
     pub keep_alive: Duration,
 }

@@ -589,6 +589,7 @@ fn the_example_is_the_defaults() {
             bridge.window,
             bridge.reconnect_min,
             bridge.reconnect_max,
+            bridge.return_after,
             bridge.keep_alive,
         )
     };

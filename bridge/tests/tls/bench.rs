@@ -110,6 +110,7 @@ impl Bench {
             keep_alive: Duration::from_secs(10),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_millis(100),
+            return_after: Duration::from_secs(600),
         };
         let local = LocalAddress::Tcp(format!("127.0.0.1:{}", self.local));
         start(config, local, 1, self.floor.clone(), |_| {}).unwrap()
