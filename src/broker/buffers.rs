@@ -13,6 +13,9 @@ const SIZES: usize = 19;
 /// The part of the pool that only the smallest buffers may use: a few large packets do not stop small ones. One in so many.
 const SMALL_PART: usize = 4;
 
+/// The part of the pool up to which a buffer may be larger than is needed yet. One in so many.
+const AMPLE_PART: usize = 2;
+
 /// The pool: so many bytes may be lent, or kept for use again, at a time.
 pub(super) struct Buffers {
     lent: usize,
@@ -114,6 +117,16 @@ impl Buffers {
         }
     }
 
+    /// So many bytes, if a buffer as large may be lent ahead of need; else as many as are needed.
+    pub(super) fn ahead(&self, needed: usize, expected: usize) -> usize {
+        let is_ample = self.lent + size_of_class(class(expected)) <= self.max / AMPLE_PART;
+        if is_ample {
+            needed.max(expected)
+        } else {
+            needed
+        }
+    }
+
     /// Makes `buffer` able to hold `bytes` bytes in all; `false` if the pool is used up, and it stays as it is.
     pub(super) fn grow(&mut self, buffer: &mut Vec<u8>, bytes: usize) -> bool {
         if buffer.capacity() >= bytes {
@@ -161,5 +174,16 @@ mod tests {
         lent.into_iter().for_each(|buffer| buffers.give(buffer));
         assert_eq!(buffers.lent(), 0);
         assert!(buffers.kept <= buffers.max);
+    }
+
+    #[test]
+    fn it_lends_ahead_of_need_while_half_of_it_is_there() {
+        let mut buffers = Buffers::new(88 * 1024, 0, AckPool::new(0, 0));
+        assert_eq!(buffers.ahead(10, 30_000), 30_000);
+        assert_eq!(buffers.ahead(30_000, 10), 30_000);
+        let lent = buffers.take(16_000);
+        assert_eq!(buffers.ahead(10, 30_000), 10);
+        assert_eq!(buffers.ahead(10, 16_000), 16_000);
+        lent.into_iter().for_each(|buffer| buffers.give(buffer));
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Outbox {
     left: u32,
     /// Length of the packet that is larger than [`LINK_OUTBOX_BYTES`], if one is there.
     large: u32,
+    /// Bytes that it held before it was empty last: as many are expected again, and room for them is taken at once.
+    expected: u32,
     /// Packets that were put there and not counted yet, and the bytes of messages in them.
     counted: (u32, u32),
 }
@@ -43,6 +45,7 @@ impl Outbox {
     }
 
     pub(super) fn discard(&mut self, buffers: &mut Buffers) {
+        self.expected = self.bytes.len().min(LINK_OUTBOX_BYTES) as u32;
         buffers.give(std::mem::take(&mut self.bytes));
         (self.left, self.large) = (0, 0);
     }
@@ -137,7 +140,36 @@ impl Outbox {
         }
         self.bytes.drain(..self.left as usize);
         self.left = 0;
-        let wanted = self.bytes.len() + len;
+        let needed = self.bytes.len() + len;
+        let wanted = buffers.ahead(needed, self.expected as usize);
         buffers.grow(&mut self.bytes, wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::acks::AckPool;
+
+    #[test]
+    fn it_takes_at_once_the_room_that_it_needed_last_and_holds_none_while_empty() {
+        let mut buffers = Buffers::new(256 * 1024, 0, AckPool::new(0, 0));
+        let mut outbox = Outbox::default();
+        let mut send = |packets: usize| {
+            let mut capacities = (0..packets).map(|_| {
+                assert!(outbox.control(&Packet::PingResp, Version::V5, &mut buffers));
+                outbox.capacity()
+            });
+            let first = capacities.next();
+            let last = capacities.last();
+            let pending = outbox.pending().len();
+            outbox.advance(pending, &mut buffers);
+            assert_eq!((outbox.capacity(), buffers.lent()), (0, 0));
+            (first, last)
+        };
+        let (small, large) = (Some(4096), Some(8192));
+        assert_eq!(send(3000), (small, large));
+        assert_eq!(send(2), (large, large));
+        assert_eq!(send(2), (small, small));
     }
 }
