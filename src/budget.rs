@@ -16,8 +16,10 @@ use crate::record::Change;
 use crate::store;
 use std::fmt;
 
-/// Kernel memory of a link's socket, each way.
-const SOCKET_BUFFER_BYTES: usize = 8 * 1024;
+/// Kernel memory of a link's socket, each way: the least,
+const SOCKET_BUFFER_MIN_BYTES: usize = 8 * 1024;
+/// and the most, beyond which messages hardly become cheaper.
+const SOCKET_BUFFER_MAX_BYTES: usize = 128 * 1024;
 /// The program itself with its libraries, as it stands in memory before the first link.
 const PROGRAM_BYTES: usize = 4 << 20;
 /// What a bridge holds besides its window: two runtimes, sockets and read buffers.
@@ -96,22 +98,39 @@ pub fn will_pool_bytes(config: &Config) -> usize {
     (sessions * WILL_PER_SESSION_BYTES).max(WILL_BYTES + WILL_COST_BYTES)
 }
 
-/// The socket buffers that are asked for.
+/// The socket buffers that are asked for: what all else leaves of `memory_max`, in equal parts for all links and both ways,
+/// down to a power of two.
 #[must_use]
 pub fn socket_options(config: &Config) -> SocketOptions {
+    let limits = &config.limits;
+    let left = limits.memory_max.saturating_sub(sum(&rows(config, 0)));
+    let part = left / (2 * u64::from(limits.links)).max(1);
+    let part = usize::try_from(part).unwrap_or(usize::MAX);
+    let buffer_bytes = match part.clamp(SOCKET_BUFFER_MIN_BYTES, SOCKET_BUFFER_MAX_BYTES) {
+        part if part.is_power_of_two() => part,
+        part => part.next_power_of_two() / 2,
+    };
     SocketOptions {
-        links: config.limits.links as usize,
-        receive_buffer_bytes: SOCKET_BUFFER_BYTES,
-        send_buffer_bytes: SOCKET_BUFFER_BYTES,
+        links: limits.links as usize,
+        receive_buffer_bytes: buffer_bytes,
+        send_buffer_bytes: buffer_bytes,
     }
 }
 
 /// Every term, largest owners first in the order of the layers.
 #[must_use]
 pub fn table(config: &Config) -> Vec<BudgetRow> {
+    let sockets = socket_options(config);
+    rows(
+        config,
+        sockets.receive_buffer_bytes + sockets.send_buffer_bytes,
+    )
+}
+
+/// The same with so many bytes for each link's socket buffers.
+fn rows(config: &Config, socket_bytes: usize) -> Vec<BudgetRow> {
     let limits = &config.limits;
     let pools = pools(config);
-    let sockets = socket_options(config);
     let (links, sessions) = (u64::from(limits.links), u64::from(limits.sessions));
     let changes = BATCH_CHANGES + 3 * limits.sessions as usize;
     let change_bytes = size_of::<Change>() + JOURNAL_ROW_BYTES;
@@ -129,9 +148,9 @@ pub fn table(config: &Config) -> Vec<BudgetRow> {
             ACK_BYTES,
         ),
         row(
-            "socket buffers of a link (limits.links)",
+            "socket buffers of a link (limits.links, memory_max)",
             links,
-            sockets.receive_buffer_bytes + sockets.send_buffer_bytes,
+            socket_bytes,
         ),
         row(
             "sessions (limits.sessions)",
@@ -327,9 +346,39 @@ mod tests {
 
     use super::*;
 
+    fn config(name: &str, text: &str, machine: u64) -> Config {
+        let name = format!("larder-budget-{name}-{}.toml", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file, machine).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        config
+    }
+
+    #[test]
+    fn socket_buffers_are_as_large_as_memory_max_allows() {
+        let buffer = |limits: &str| {
+            let text = format!("[limits]\n{limits}");
+            let config = config("sockets", &text, 4 << 30);
+            if let Err(error) = check(&config) {
+                panic!("{limits}: {error}");
+            }
+            let sockets = socket_options(&config);
+            assert_eq!(sockets.receive_buffer_bytes, sockets.send_buffer_bytes);
+            sockets.send_buffer_bytes >> 10
+        };
+        assert_eq!(buffer("memory_max = \"24 MiB\""), 8);
+        assert_eq!(buffer("memory_max = \"48 MiB\""), 8);
+        assert_eq!(buffer("memory_max = \"72 MiB\""), 16);
+        assert_eq!(buffer("memory_max = \"128 MiB\""), 32);
+        assert_eq!(buffer("memory_max = \"256 MiB\""), 64);
+        assert_eq!(buffer("memory_max = \"512 MiB\""), 128);
+        assert_eq!(buffer("memory_max = \"2 GiB\""), 128);
+        assert_eq!(buffer("memory_max = \"48 MiB\"\nlinks = 50"), 128);
+    }
+
     #[test]
     fn the_defaults_fit_into_any_memory_with_bridges_and_without() {
-        let file = std::env::temp_dir().join(format!("larder-budget-{}.toml", std::process::id()));
         // Beside two bridges 16 MiB leave no room for a client, which is said.
         for (mebibytes, most) in [
             (16, 1),
@@ -348,22 +397,17 @@ mod tests {
                          forward = [{{ filter = \"f\" }}]\n"
                     );
                 }
-                std::fs::write(&file, text).unwrap();
-                let config = Config::load(&file, 4 << 30).unwrap();
+                let config = config("bridges", &text, 4 << 30);
                 if let Err(error) = check(&config) {
                     panic!("{mebibytes} MiB, {bridges} bridges: {error}");
                 }
             }
         }
-        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]
     fn a_machine_of_64_mebibytes_gives_24_to_it() {
-        let file = std::env::temp_dir().join(format!("larder-small-{}.toml", std::process::id()));
-        std::fs::write(&file, "").unwrap();
-        let config = Config::load(&file, 64 << 20).unwrap();
-        std::fs::remove_file(&file).unwrap();
+        let config = config("small", "", 64 << 20);
         check(&config).unwrap();
         assert_eq!(config.limits.memory_max, 24 << 20);
         assert_eq!(config.limits.packet_max, 256 << 10);

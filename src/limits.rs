@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-/// Bytes read from one link in one turn, so that none starves another. Also the size of the one read buffer.
-pub const LINK_READ_BYTES: usize = 16 * 1024;
+/// Bytes read from one link in one turn, so that none starves another. Also the size of the one read buffer. As
+/// many as a receive buffer of 64 KiB holds, and fewer small messages than [`LINK_PACKETS`].
+pub const LINK_READ_BYTES: usize = 32 * 1024;
 /// Bytes that may wait in a link's outbox before deliveries stop; one packet larger than this may stand there alone.
 pub const LINK_OUTBOX_BYTES: usize = 32 * 1024;
 /// Bytes of control packets beyond [`LINK_OUTBOX_BYTES`] after which the link is not read.

@@ -22,8 +22,9 @@ use std::{fmt, io};
 
 /// Connections that the system completes and keeps while none are accepted; it lets later ones wait and try again.
 const LISTEN_BACKLOG: i32 = 128;
-/// The largest TCP segment that peers send. Those of loopback are larger than the receive buffer: there a peer that has
-/// filled it waits for its timer, 200 ms and more, before it sends a part of one.
+/// The largest TCP segment that peers send. Those of loopback are larger than a small receive buffer: there a peer that
+/// has filled it waits for its timer, 200 ms and more, before it sends a part of one. With large buffers this costs nothing:
+/// the system hands over many segments at once.
 const SEGMENT_BYTES: u32 = 1400;
 
 /// Where to listen.
