@@ -75,7 +75,7 @@ pub fn pools(config: &Config) -> Pools {
         alias_bytes: memory / 64,
         batch_bytes: (memory / 32).clamp(
             packet + BUFFER_MIN_BYTES,
-            packet.max(4 << 20) + BUFFER_MIN_BYTES,
+            packet.max(2 << 20) + BUFFER_MIN_BYTES,
         ),
         buffer_bytes: (memory / 12).max(4 * packet),
         transient_bytes: (memory / 28)

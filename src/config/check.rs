@@ -18,7 +18,7 @@ const DATA_DIR: &str = "/var/lib/larder";
 const BIND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 1883);
 
 /// The default of `memory_max` is a quarter of the machine, and not more than this;
-const MEMORY_MAX_DEFAULT_CEILING: u64 = 48 << 20;
+const MEMORY_MAX_DEFAULT_CEILING: u64 = 128 << 20;
 /// nor less than this, as long as it is no more than three eighths: on a small machine Larder is what it is there for.
 const MEMORY_MAX_DEFAULT_FLOOR: u64 = 24 << 20;
 /// Of `memory_max`, what is left for links and sessions by default: without this, and without what the pools take, at so

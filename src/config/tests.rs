@@ -51,7 +51,7 @@ fn an_empty_file_is_the_defaults() {
             anonymous: true
         }]
     );
-    assert_eq!(config.limits.memory_max, 48 << 20);
+    assert_eq!(config.limits.memory_max, 128 << 20);
     assert_eq!(config.store.session_disk_max, 256 << 20);
     assert_eq!(config.sys.interval, Some(Duration::from_secs(10)));
     assert_eq!(config.log.level, LevelFilter::Info);
