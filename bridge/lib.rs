@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::task::LocalSet;
 
 /// Stack of each thread of a bridge, in bytes: its own, and while a name is looked up one more.
 pub const THREAD_STACK_BYTES: usize = 256 * 1024;
@@ -161,7 +162,8 @@ fn run_once(setup: &Setup, stop: &watch::Receiver<bool>) -> std::io::Result<()> 
         .max_blocking_threads(1)
         .thread_keep_alive(LOOKUP_THREAD_KEEP_ALIVE)
         .build()?;
-    runtime.block_on(driver::run(setup, stop.clone()));
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, driver::run(setup, stop.clone()));
     // Not dropped in the ordinary way: that would wait for a name being looked up.
     runtime.shutdown_background();
     Ok(())

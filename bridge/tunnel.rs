@@ -3,18 +3,13 @@
 //! by it, and it ends with its link.
 
 use crate::client::LinkError;
-use crate::tls::{self, TimeFloor, Tls};
+use crate::tls::{Stream, TimeFloor, Tls};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
-use tokio_rustls::client::TlsStream;
-
-/// Bytes that are carried at a time: those of a record of TLS.
-const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Where a tunnel leads.
 #[derive(Clone, Debug)]
@@ -26,7 +21,7 @@ pub(crate) struct Far {
 }
 
 impl Far {
-    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, LinkError> {
+    pub(crate) async fn connect(&self) -> Result<Stream, LinkError> {
         self.tls
             .connect(&self.host, self.port, self.floor.clone())
             .await
@@ -37,7 +32,7 @@ impl Far {
 pub(crate) struct Tunnel {
     far: Far,
     path: String,
-    carrier: Option<JoinHandle<io::Result<()>>>,
+    carrier: Option<JoinHandle<Result<(), LinkError>>>,
 }
 
 impl Tunnel {
@@ -68,7 +63,7 @@ impl Tunnel {
             .unwrap_or_else(|_| Err(LinkError::ours("no connection in time")))?;
         let listener =
             UnixListener::bind(&self.path).map_err(|error| LinkError::from_io(&error))?;
-        self.carrier = Some(tokio::spawn(carry(listener, stream)));
+        self.carrier = Some(tokio::task::spawn_local(carry(listener, stream)));
         Ok(())
     }
 
@@ -76,7 +71,7 @@ impl Tunnel {
     pub(crate) async fn why(&mut self, seen: LinkError) -> LinkError {
         match &mut self.carrier {
             Some(carrier) if seen.is_bare && carrier.is_finished() => match carrier.await {
-                Ok(Err(error)) => tls::explained(&error, self.far.tls.name(&self.far.host)),
+                Ok(Err(error)) => error,
                 _ => seen,
             },
             _ => seen,
@@ -92,11 +87,11 @@ impl Drop for Tunnel {
     }
 }
 
-async fn carry(listener: UnixListener, mut far: TlsStream<TcpStream>) -> io::Result<()> {
-    let mut near = from_ourselves(listener).await?;
-    copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES)
+async fn carry(listener: UnixListener, far: Stream) -> Result<(), LinkError> {
+    let near = from_ourselves(listener)
         .await
-        .map(|_| ())
+        .map_err(|error| LinkError::from_io(&error))?;
+    far.carry(near).await
 }
 
 async fn from_ourselves(listener: UnixListener) -> io::Result<UnixStream> {

@@ -2,7 +2,7 @@
 
 use super::key_usage::{self, Usage};
 use super::time::Shown;
-use rustls::pki_types::{
+use pki_types::{
     CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
 };
 use std::error::Error;

@@ -2,10 +2,8 @@
 
 use super::TlsFault;
 use super::chain::Roots;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use pki_types::pem::{self, PemObject};
+use pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -55,36 +53,38 @@ pub(super) fn roots(ca: Option<&Path>) -> Result<Roots, TlsFault> {
     })
 }
 
-/// What the bridge shows of itself: the certificates in `cert`, its own first, and the key that belongs to it.
+/// What the bridge shows of itself: the certificates in `cert`, its own first, and the key that should belong to it.
 pub(super) fn identity(
     cert: &Path,
     key: &Path,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, TlsFault> {
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsFault> {
     let chain = certificates("cert", cert)?;
     let text = read("key", key)?;
-    let fault = |what: String| TlsFault::new("key", format!("{} {what}", key.display()));
-    let private = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound if text.windows(9).any(|word| word == b"ENCRYPTED") => fault(
-            "is encrypted, and nobody is there to be asked: take the password off (openssl pkey -in … -out …)".into(),
-        ),
-        pem::Error::NoItemsFound => fault("has no private key in PEM (BEGIN PRIVATE KEY)".into()),
-        error => fault(format!("is not PEM: {error}")),
+    let path = key.display();
+    let private = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        let fault = match error {
+            pem::Error::NoItemsFound if text.windows(9).any(|word| word == b"ENCRYPTED") => format!(
+                "{path} is encrypted, and nobody is there to be asked: take the password off (openssl pkey -in … -out …)"
+            ),
+            pem::Error::NoItemsFound => {
+                format!("{path} has no private key in PEM (BEGIN PRIVATE KEY)")
+            }
+            error => format!("{path} is not PEM: {error}"),
+        };
+        TlsFault::new("key", fault)
     })?;
-    let private = provider
-        .key_provider
-        .load_private_key(private)
-        .map_err(|_| fault("is of no kind that is supported: RSA from 2048 bits, ECDSA P-256 or P-384, Ed25519".into()))?;
-    let identity = CertifiedKey::new(chain, private);
-    match identity.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
-            Ok(identity)
-        }
-        Err(_) => Err(fault(format!(
-            "does not belong to the first certificate in {}",
-            cert.display()
-        ))),
-    }
+    Ok((chain, private))
+}
+
+pub(super) fn key_unsupported(key: &Path, kinds: &str) -> TlsFault {
+    let fault = format!("{} is of no kind that is supported: {kinds}", key.display());
+    TlsFault::new("key", fault)
+}
+
+pub(super) fn key_of_another(key: &Path, cert: &Path) -> TlsFault {
+    let (key, cert) = (key.display(), cert.display());
+    let fault = format!("{key} does not belong to the first certificate in {cert}");
+    TlsFault::new("key", fault)
 }
 
 /// Whether others than the key's owner and group can get at it.

@@ -1,6 +1,6 @@
 //! The time by which certificates are judged, on machines that may not know it.
 
-use rustls::pki_types::UnixTime;
+use pki_types::UnixTime;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -32,8 +32,12 @@ pub(crate) enum Behaviour {
     CutInRecord,
     /// Answers, and closes the socket without closing TLS.
     CutWithoutNotice,
-    /// Answers, and sends a record that nobody has sealed.
+    /// Answers, and sends a record with a seal that is not its own.
     Garbage,
+    /// Answers, and says in the clear that it closes, as anybody on the way could.
+    CloseWithoutSeal,
+    /// Answers, changes its keys, and stays.
+    NewKeys,
 }
 
 pub(crate) struct Server {
@@ -131,7 +135,12 @@ fn serve(mut socket: TcpStream, config: &Arc<ServerConfig>, behaviour: Behaviour
     let mut tls = ServerConnection::new(Arc::clone(config)).unwrap();
     let mut bytes = [0; 1024];
     let heard = rustls::Stream::new(&mut tls, &mut socket).read(&mut bytes);
-    let Ok(heard @ 1..) = heard else { return };
+    let Ok(heard @ 1..) = heard else {
+        // Closed with unread bytes, the socket would be reset, and what it has said lost.
+        let _ = socket.shutdown(Shutdown::Write);
+        while socket.read(&mut bytes).is_ok_and(|bytes| bytes > 0) {}
+        return;
+    };
     seen.heard.fetch_add(heard, Relaxed);
     let _ = rustls::Stream::new(&mut tls, &mut socket).write_all(&CONNACK);
     match behaviour {
@@ -147,6 +156,15 @@ fn serve(mut socket: TcpStream, config: &Arc<ServerConfig>, behaviour: Behaviour
             let _ = socket.write_all(&[23, 3, 3, 0, 100, 1, 2, 3]);
         }
         Behaviour::CutWithoutNotice => {}
+        Behaviour::CloseWithoutSeal => {
+            let _ = socket.write_all(&[21, 3, 3, 0, 2, 1, 0]);
+        }
+        Behaviour::NewKeys => {
+            tls.refresh_traffic_keys().unwrap();
+            let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+            let _ = stream.flush();
+            while stream.read(&mut bytes).is_ok_and(|bytes| bytes > 0) {}
+        }
         Behaviour::Garbage => {
             let _ = socket.write_all(&[23, 3, 3, 0, 20]);
             let _ = socket.write_all(&[9; 20]);
