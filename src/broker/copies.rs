@@ -4,7 +4,7 @@
 use super::deliver::Outgoing;
 use super::link::{Link, Phase};
 use crate::limits::COPIED_BYTES;
-use larder_packet::{Delivery, Qos, Version};
+use larder_packet::{Qos, Version};
 
 /// Bytes of a PUBLISH besides its topic, properties and payload: the fixed header, two lengths.
 const HEADER_BYTES: usize = 5 + 2 + 4;
@@ -43,7 +43,7 @@ impl Copies {
     pub(super) fn of(&mut self, link: &Link, out: &Outgoing) -> Option<&[u8]> {
         let is_plain = out.qos == Qos::AtMostOnce
             && out.subscription_ids.is_empty()
-            && out.expires_at.is_none();
+            && out.content.expires_at.is_none();
         let is_alike = link.phase == Phase::Connected && !link.aliases.to_client.are_allowed();
         if !(self.is_on && is_plain && is_alike) {
             return None;
@@ -51,19 +51,7 @@ impl Copies {
         let at = usize::from(link.version == Version::V5) * 2 + usize::from(out.retain);
         let packet = &mut self.packets[at];
         if packet.is_empty() {
-            let delivery = Delivery {
-                dup: false,
-                qos: Qos::AtMostOnce,
-                retain: out.retain,
-                topic: out.topic,
-                topic_alias: None,
-                packet_id: None,
-                message_expiry: None,
-                subscription_ids: &[],
-                properties: out.properties,
-                payload: out.payload,
-            };
-            delivery.encode(link.version, packet);
+            out.delivery().encode(link.version, packet);
         }
         (packet.len() <= link.packet_max as usize).then_some(packet)
     }

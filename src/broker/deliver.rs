@@ -4,6 +4,7 @@ use super::alias::Naming;
 use super::journal::RowNo;
 use super::lanes::{Part, queue_of_mut};
 use super::link::{Link, Phase};
+use super::message::Content;
 use super::packet_ids::OWN;
 use super::rare::Rare;
 use super::rows::Delivering;
@@ -12,18 +13,33 @@ use super::timers::Timer;
 use super::{Broker, buffers::Buffers};
 use crate::limits::{SETTLEMENT_WAIT, WALK_STEPS};
 use crate::record::{Change, Page, PageRequest};
-use crate::time::{Now, ServiceSeconds};
+use crate::time::Now;
 use larder_packet::{Delivery, PacketId, Qos};
 
 /// A message as it is to leave.
 pub(super) struct Outgoing<'a> {
     pub(super) qos: Qos,
     pub(super) retain: bool,
-    pub(super) topic: &'a str,
-    pub(super) properties: &'a [u8],
-    pub(super) payload: &'a [u8],
+    pub(super) content: Content<'a>,
     pub(super) subscription_ids: &'a [u8],
-    pub(super) expires_at: Option<ServiceSeconds>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// The PUBLISH, without what is one client's own.
+    pub(super) fn delivery(&self) -> Delivery<'a> {
+        Delivery {
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.content.topic,
+            topic_alias: None,
+            packet_id: None,
+            message_expiry: None,
+            subscription_ids: self.subscription_ids,
+            properties: self.content.properties,
+            payload: self.content.payload,
+        }
+    }
 }
 
 /// Why a message is never sent.
@@ -105,22 +121,19 @@ pub(super) fn encode(
         return Sent::No;
     }
     let (dup, begun) = number.map_or((false, false), |number| (number.dup, number.begun));
-    let left = out.expires_at.map(|at| at.0.saturating_sub(now.service.0));
+    let left = out
+        .content
+        .expires_at
+        .map(|at| at.0.saturating_sub(now.service.0));
     if left == Some(0) && !begun {
         return Sent::Never(Never::Expired);
     }
-    let topic = out.topic;
+    let topic = out.content.topic;
     let mut delivery = Delivery {
         dup,
-        qos: out.qos,
-        retain: out.retain,
-        topic,
-        topic_alias: None,
         packet_id: number.map(|number| number.packet_id),
         message_expiry: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
-        subscription_ids: out.subscription_ids,
-        properties: out.properties,
-        payload: out.payload,
+        ..out.delivery()
     };
     let packet_max = link.packet_max as usize;
     // A message that the client cannot take is as good as delivered [MQTT-3.1.2-25]. With QoS 1 or 2 an alias does not make
@@ -144,7 +157,7 @@ pub(super) fn encode(
     if len > packet_max {
         return Sent::Never(Never::TooLarge);
     }
-    let payload = out.payload.len();
+    let payload = out.content.payload.len();
     let encode = |bytes: &mut Vec<u8>| delivery.encode(link.version, bytes);
     if link.outbox.deliver(len, payload, encode, buffers) {
         let aliases = &mut link.aliases.to_client;
@@ -192,7 +205,7 @@ impl Broker {
         let sent = match self.copies.of(link, out) {
             Some(packet) => {
                 let copy = |bytes: &mut Vec<u8>| bytes.extend_from_slice(packet);
-                let payload = out.payload.len();
+                let payload = out.content.payload.len();
                 match link
                     .outbox
                     .deliver(packet.len(), payload, copy, &mut self.buffers)
@@ -247,11 +260,8 @@ impl Broker {
             let out = Outgoing {
                 qos: transient.qos,
                 retain: transient.retain,
-                topic: transient.message.topic(),
-                properties: transient.message.properties(),
-                payload: transient.message.payload(),
+                content: transient.message.content(),
                 subscription_ids: transient.subscription_ids.as_bytes(),
-                expires_at: transient.message.expires_at,
             };
             match send(link, session, &mut self.buffers, &out, now) {
                 Sent::Yes => sent += 1,

@@ -333,12 +333,7 @@ impl Broker {
             return Step::Stays;
         };
         let publication = Publication {
-            content: Content {
-                topic: std::str::from_utf8(row.message.topic.of(bytes)).unwrap_or_default(),
-                properties: row.message.properties.of(bytes),
-                payload: row.message.payload.of(bytes),
-                expires_at: row.message.expires_at,
-            },
+            content: Content::of(&row.message, bytes),
             qos: row.qos,
             retain: row.retain,
             publisher: None,

@@ -1,12 +1,12 @@
 //! A message inside the core: as it comes from its publisher, and as it waits in memory.
 
 use crate::limits::{KEPT_MESSAGE_BYTES, KEPT_MESSAGES, TRANSIENT_BYTES};
-use crate::record::ShareKey;
+use crate::record::{Message, ShareKey};
 use crate::time::ServiceSeconds;
 use larder_packet::Qos;
 use std::rc::Rc;
 
-/// What a publisher's message is made of, before it is copied into the journal.
+/// What a message is made of.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Content<'a> {
     pub(super) topic: &'a str,
@@ -16,10 +16,25 @@ pub(super) struct Content<'a> {
     pub(super) expires_at: Option<ServiceSeconds>,
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
+    /// A message of the journal or of a page, whose spans are into these bytes.
+    pub(super) fn of(message: &Message, bytes: &'a [u8]) -> Content<'a> {
+        Content {
+            topic: text(message.topic.of(bytes)),
+            properties: message.properties.of(bytes),
+            payload: message.payload.of(bytes),
+            expires_at: message.expires_at,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.topic.len() + self.properties.len() + self.payload.len()
     }
+}
+
+/// A Topic Name: it was one when it was taken.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// A message that waits in memory, once for all sessions that wait for it; or a Will.
@@ -68,14 +83,14 @@ impl Kept {
     }
 
     pub(super) fn topic(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.topic]).unwrap_or_default()
+        text(&self.bytes[..self.topic])
     }
 
-    pub(super) fn properties(&self) -> &[u8] {
+    fn properties(&self) -> &[u8] {
         &self.bytes[self.topic..self.topic + self.properties]
     }
 
-    pub(super) fn payload(&self) -> &[u8] {
+    fn payload(&self) -> &[u8] {
         &self.bytes[self.topic + self.properties..]
     }
 }

@@ -379,11 +379,8 @@ impl Broker {
             let outgoing = Outgoing {
                 qos: target.qos,
                 retain: target.retain,
-                topic: content.topic,
-                properties: content.properties,
-                payload: content.payload,
+                content: *content,
                 subscription_ids: ids,
-                expires_at: content.expires_at,
             };
             if !matches!(self.send_now(target.place, &outgoing, now), Sent::No) {
                 return;

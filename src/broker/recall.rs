@@ -73,12 +73,7 @@ impl Broker {
         bytes: &[u8],
         now: Now,
     ) -> bool {
-        let content = Content {
-            topic: std::str::from_utf8(row.message.topic.of(bytes)).unwrap_or_default(),
-            properties: row.message.properties.of(bytes),
-            payload: row.message.payload.of(bytes),
-            expires_at: row.message.expires_at,
-        };
+        let content = Content::of(&row.message, bytes);
         let ids = row.subscription_ids.of(bytes);
         // It takes no more of the disk than it frees.
         if !self.journal.has_room_to_settle()

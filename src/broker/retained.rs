@@ -204,11 +204,11 @@ impl RetainedMessages {
 
     /// Whether a message that was retained still is the last one of its topic: no other has been retained since, nor has it
     /// been removed.
-    pub(super) fn is_last(&mut self, topic: &str, properties: &[u8], payload: &[u8]) -> bool {
-        write_key(&mut self.key, topic);
+    pub(super) fn is_last(&mut self, content: &Content) -> bool {
+        write_key(&mut self.key, content.topic);
         match self.topics.get(&self.key[..]) {
-            Some(last) if !last.is_removed() => last.says(properties, payload),
-            _ => payload.is_empty(),
+            Some(last) if !last.is_removed() => last.says(content.properties, content.payload),
+            _ => content.payload.is_empty(),
         }
     }
 

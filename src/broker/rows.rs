@@ -6,6 +6,7 @@ use super::deliver::{Never, Number, Outgoing, Sent, encode};
 use super::journal::{Journal, RestsOn, RowNo};
 use super::lanes::{Lane, Part};
 use super::link::{Link, Phase};
+use super::message::Content;
 use super::packet_ids::{OWN, PacketIds};
 use super::policy::Rate;
 use super::queue::{Next, Queue};
@@ -119,16 +120,13 @@ impl Delivering<'_> {
                     return false;
                 }
                 self.release_packet_ids(queue, row.seq);
-                let mut out = Outgoing {
+                let content = Content::of(&row.message, &queue.page.bytes);
+                let out = Outgoing {
                     qos: row.qos,
-                    retain: row.retain,
-                    topic: text(row.message.topic.of(&queue.page.bytes)),
-                    properties: row.message.properties.of(&queue.page.bytes),
-                    payload: row.message.payload.of(&queue.page.bytes),
+                    retain: row.retain && may_retain(self.retained, queue, &content),
+                    content,
                     subscription_ids: row.subscription_ids.of(&queue.page.bytes),
-                    expires_at: row.message.expires_at,
                 };
-                out.retain = retain(self.retained, queue, &out);
                 let aged = queue.policy().aged(self.now.service);
                 let is_aged = aged.is_some_and(|before| row.queued_at < before);
                 let sent = if row.received {
@@ -156,16 +154,13 @@ impl Delivering<'_> {
                     return false;
                 };
                 self.release_packet_ids(queue, view.row.seq);
-                let mut out = Outgoing {
+                let content = Content::of(view.message, view.bytes);
+                let out = Outgoing {
                     qos: view.owe.qos,
-                    retain: view.owe.retain,
-                    topic: text(view.message.topic.of(view.bytes)),
-                    properties: view.message.properties.of(view.bytes),
-                    payload: view.message.payload.of(view.bytes),
+                    retain: view.owe.retain && may_retain(self.retained, queue, &content),
+                    content,
                     subscription_ids: view.owe.subscription_ids.of(view.bytes),
-                    expires_at: view.message.expires_at,
                 };
-                out.retain = retain(self.retained, queue, &out);
                 let (seq, qos, len) = (view.row.seq, view.owe.qos, view.message.len());
                 let sent = offer(
                     self.link,
@@ -265,11 +260,6 @@ impl Delivering<'_> {
     }
 }
 
-/// A Topic Name: it was one when it was taken.
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
-}
-
 /// How fast what a queue holds may leave, once it has been on disk.
 fn rate_of(queue: &Queue) -> Rate {
     match queue.part {
@@ -278,12 +268,10 @@ fn rate_of(queue: &Queue) -> Rate {
     }
 }
 
-/// With which RETAIN flag a message is sent: that of a backlog says that it is the last of its topic, and a newer one may
-/// have gone before it.
-fn retain(retained: &mut RetainedMessages, queue: &Queue, out: &Outgoing) -> bool {
-    let is_last =
-        |retained: &mut RetainedMessages| retained.is_last(out.topic, out.properties, out.payload);
-    out.retain && (!queue.is_backlog() || is_last(retained))
+/// Whether a message may be sent with RETAIN. One of a backlog only while it is the last of its topic: a newer one may have
+/// gone before it.
+fn may_retain(retained: &mut RetainedMessages, queue: &Queue, content: &Content) -> bool {
+    !queue.is_backlog() || retained.is_last(content)
 }
 
 /// What became of a row that was offered to a link.

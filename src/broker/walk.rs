@@ -379,11 +379,8 @@ impl Broker {
         let outgoing = Outgoing {
             qos,
             retain: true,
-            topic: content.topic,
-            properties: content.properties,
-            payload: content.payload,
+            content: *content,
             subscription_ids: ids,
-            expires_at: content.expires_at,
         };
         let sent = self.send_now(place, &outgoing, now);
         matches!(sent, Sent::No).then_some(Stop::Link)

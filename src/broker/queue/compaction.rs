@@ -294,12 +294,7 @@ impl Queue {
         journal: &mut Journal,
         now: Now,
     ) -> Step {
-        let content = Content {
-            topic: std::str::from_utf8(row.message.topic.of(bytes)).unwrap_or_default(),
-            properties: row.message.properties.of(bytes),
-            payload: row.message.payload.of(bytes),
-            expires_at: row.message.expires_at,
-        };
+        let content = Content::of(&row.message, bytes);
         let subscription_ids = row.subscription_ids.of(bytes);
         if !journal.has_room(content.len() + subscription_ids.len(), 1) {
             return Step::Wait;
