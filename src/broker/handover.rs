@@ -396,12 +396,7 @@ impl Broker {
         let Some(queue) = &mut session.queue else {
             return;
         };
-        let change = Change::Settle {
-            session: queue.key,
-            seq: row.seq,
-        };
-        let ticket = self.journal.record(change, true, now);
-        queue.handed_over(u64::from(row.size), ticket);
+        queue.take_out(row, &mut self.journal, now);
         if !waited {
             self.committing.push(place);
         }

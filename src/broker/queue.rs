@@ -4,7 +4,7 @@
 //! link. As long as it is below `disk_tail`, the next row comes from the disk; after that from the journal's chain.
 
 mod compaction;
-mod handover;
+mod moving;
 mod room;
 mod stack;
 

@@ -6,9 +6,7 @@
 
 use super::Broker;
 use super::lanes::Part;
-use super::message::Content;
-use super::publish::NOBODY;
-use crate::record::{Change, Page, PageRow};
+use crate::record::{Page, PageRow};
 use crate::time::Now;
 
 impl Broker {
@@ -73,42 +71,20 @@ impl Broker {
         bytes: &[u8],
         now: Now,
     ) -> bool {
-        let content = Content::of(&row.message, bytes);
-        let ids = row.subscription_ids.of(bytes);
-        // It takes no more of the disk than it frees.
-        if !self.journal.has_room_to_settle()
-            || !self.journal.has_room(content.len() + ids.len(), 1)
-        {
-            return false;
-        }
         let Some(session) = self.sessions.get_mut(place) else {
             return false;
         };
-        let message = self.journal.message(&content, NOBODY);
-        let len = u64::from(row.size);
-        if let Some(queue) = session.queue_of_mut(recalled) {
-            queue.append(
-                &mut self.journal,
-                place,
-                message,
-                len,
-                (row.qos, row.retain),
-                ids,
-                None,
-                row.queued_at,
-                now,
-            );
-        }
-        let Some(queue) = session.queue_of_mut(stack) else {
+        let journal = &mut self.journal;
+        let is_taken = session
+            .queue_of_mut(recalled)
+            .is_some_and(|queue| queue.take_over(place, row, bytes, None, journal, now));
+        if !is_taken {
             return false;
-        };
-        let change = Change::Settle {
-            session: queue.key,
-            seq: row.seq,
-        };
-        let ticket = self.journal.record(change, true, now);
-        queue.recalled(row.seq, len, ticket);
-        if let Some(queue) = session.queue_of_mut(recalled) {
+        }
+        let ticket = session
+            .queue_of_mut(stack)
+            .map(|queue| queue.take_out_last(row, journal, now));
+        if let (Some(queue), Some(ticket)) = (session.queue_of_mut(recalled), ticket) {
             queue.receives(ticket);
         }
         true

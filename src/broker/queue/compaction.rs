@@ -1,12 +1,10 @@
 //! How a full queue that keeps the latest is looked through: what goes, what goes to its tail, and what stays.
 
 use super::super::journal::{Journal, RestsOn};
-use super::super::message::Content;
-use super::super::publish::NOBODY;
 use super::super::window::Window;
 use super::Queue;
 use crate::limits::{COMPACTION_ROWS, COMPACTION_TOPICS, PAGE_BYTES};
-use crate::record::{Change, End, Page, PageRequest, PageRow, Passed, Recency, Seq, Ticket};
+use crate::record::{End, Page, PageRequest, Passed, Recency, Seq, Ticket};
 use crate::time::Now;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
@@ -258,7 +256,12 @@ impl Queue {
                     Step::Gone
                 }
                 Recency::Latest if is_newest() => {
-                    self.move_to_tail(place, row, &page.bytes, journal, now)
+                    if self.take_over(place, row, &page.bytes, row.share, journal, now) {
+                        self.take_out(row, journal, now);
+                        Step::Kept
+                    } else {
+                        Step::Wait
+                    }
                 }
                 Recency::Latest => Step::Wait,
             };
@@ -283,45 +286,6 @@ impl Queue {
         let gone = compaction.gone.0 - before;
         self.compaction = Some(compaction);
         gone
-    }
-
-    /// In one batch, so that a crash finds it in one place.
-    fn move_to_tail(
-        &mut self,
-        place: u32,
-        row: &PageRow,
-        bytes: &[u8],
-        journal: &mut Journal,
-        now: Now,
-    ) -> Step {
-        let content = Content::of(&row.message, bytes);
-        let subscription_ids = row.subscription_ids.of(bytes);
-        if !journal.has_room(content.len() + subscription_ids.len(), 1) {
-            return Step::Wait;
-        }
-        let message = journal.message(&content, NOBODY);
-        self.append(
-            journal,
-            place,
-            message,
-            content.len() as u64,
-            (row.qos, row.retain),
-            subscription_ids,
-            row.share,
-            row.queued_at,
-            now,
-        );
-        self.take_out(row, journal, now);
-        Step::Kept
-    }
-
-    fn take_out(&mut self, row: &PageRow, journal: &mut Journal, now: Now) {
-        let change = Change::Settle {
-            session: self.key,
-            seq: row.seq,
-        };
-        let ticket = journal.record(change, true, now);
-        self.handed_over(u64::from(row.size), ticket);
     }
 
     /// A page could not be read: it is asked for again when [`Queue::retry_compaction`] is called.

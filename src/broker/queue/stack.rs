@@ -5,7 +5,8 @@ use super::super::lanes::Part;
 use super::super::policy::Order;
 use super::Queue;
 use crate::limits::{PAGE_BYTES, RECALL_ROWS};
-use crate::record::{End, PageRequest, Seq, Ticket};
+use crate::record::{End, PageRequest, PageRow, Seq, Ticket};
+use crate::time::Now;
 
 impl Queue {
     /// Whether what it holds is a backlog, which newer messages may overtake.
@@ -45,13 +46,18 @@ impl Queue {
         Some(request)
     }
 
-    /// Its last row, of `len` bytes, is owed by another lane instead, and gone when this ticket is committed. What it ever
-    /// queued is counted without it, so that its length still follows from its first and last row.
-    pub(in super::super) fn recalled(&mut self, seq: Seq, len: u64, ticket: Ticket) {
-        self.handed_over(len, ticket);
+    /// Takes out its last row. What it ever queued is counted without it, so that its length still follows from its first and
+    /// last row.
+    pub(in super::super) fn take_out_last(
+        &mut self,
+        row: &PageRow,
+        journal: &mut Journal,
+        now: Now,
+    ) -> Ticket {
         self.messages_ever = self.messages_ever.saturating_sub(1);
-        self.bytes_ever = self.bytes_ever.saturating_sub(len);
-        self.disk_tail = seq - 1;
+        self.bytes_ever = self.bytes_ever.saturating_sub(u64::from(row.size));
+        self.disk_tail = row.seq - 1;
+        self.take_out(row, journal, now)
     }
 
     /// Down to this row none is left.
