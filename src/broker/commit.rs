@@ -83,7 +83,8 @@ impl Broker {
                 return false;
             };
             session.ticket_committed(ticket);
-            let waits = session.waits_for_commit();
+            session.is_committing = session.waits_for_commit();
+            let waits = session.is_committing;
             note_dirty(&mut self.sessions, &mut self.dirty, *place);
             waits
         });

@@ -53,7 +53,6 @@ impl Broker {
         if session.handover.is_some() {
             return Progress::Wait;
         }
-        let waited = session.waits_for_commit();
         let Some(lane) = session.lane_of_key(key) else {
             return Progress::Done;
         };
@@ -62,9 +61,7 @@ impl Broker {
             Some(queue) => queue.compact(place, window, &mut self.journal, now),
             None => Progress::Done,
         };
-        if !waited && session.waits_for_commit() {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
         progress
     }
 
@@ -73,7 +70,6 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let waited = session.waits_for_commit();
         let Some(queue) = session.queue_of_mut(lane) else {
             return;
         };
@@ -86,9 +82,7 @@ impl Broker {
             self.counters.drops.add(drops);
             session.count_drops(lane, drops);
         }
-        if !waited && session.waits_for_commit() {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
     }
 
     /// A page could not be read a while ago.

@@ -281,8 +281,8 @@ impl Broker {
                 queue.has_a_part();
             }
             queue.reserve(&mut self.journal, true, now);
-            self.committing.push(place);
         }
+        self.note_committing(place);
         self.make_lanes(place, now);
         place
     }

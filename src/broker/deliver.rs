@@ -283,7 +283,6 @@ impl Broker {
         }
         if let Some(mut queue) = session.queue.take() {
             let mut lanes = std::mem::take(&mut session.lanes);
-            let waited = session.waits_for_commit_with(&queue, &lanes);
             let mut delivering = Delivering {
                 place,
                 link,
@@ -318,9 +317,6 @@ impl Broker {
             if no_room_to_settle {
                 self.unsettled.push(place);
             }
-            if !waited && session.waits_for_commit_with(&queue, &lanes) {
-                self.committing.push(place);
-            }
             session.queue = Some(queue);
             session.lanes = lanes;
             session.end_delivery(&self.journal);
@@ -328,6 +324,7 @@ impl Broker {
                 session.backlog_due = Some(at);
                 self.timers.set(at, Timer::Backlog(place));
             }
+            self.note_committing(place);
         }
         self.counters.publish_sent += sent;
         if sent > 0 {

@@ -392,14 +392,11 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let waited = session.waits_for_commit();
         let Some(queue) = &mut session.queue else {
             return;
         };
         queue.take_out(row, &mut self.journal, now);
-        if !waited {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
     }
 
     // --- To whom ---

@@ -343,9 +343,7 @@ impl Broker {
         session.lanes.push(lane);
         session.sort_lanes();
         self.sessions.name_key(key, place);
-        if !self.committing.contains(&place) {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
     }
 
     /// Gives a session that recovery has found the lanes that were found, and those that its classes lack. One that holds

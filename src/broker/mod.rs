@@ -426,6 +426,18 @@ impl Broker {
         note_dirty(&mut self.sessions, &mut self.dirty, place);
     }
 
+    /// Puts a session that waits for a commit on the list of those, once.
+    fn note_committing(&mut self, place: u32) {
+        let session = self.sessions.get_mut(place);
+        let Some(session) = session.filter(|session| !session.is_committing) else {
+            return;
+        };
+        if session.waits_for_commit() {
+            session.is_committing = true;
+            self.committing.push(place);
+        }
+    }
+
     // --- What the turn does for the core ---
 
     /// The next link with bytes to send; its outbox is offered to the socket once.

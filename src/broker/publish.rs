@@ -325,7 +325,6 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(place) else {
             return;
         };
-        let waited = session.waits_for_commit();
         let queue = queue_of_mut(&mut session.queue, &mut session.lanes, target.lane);
         let Some(queue) = queue else {
             return;
@@ -343,9 +342,7 @@ impl Broker {
         );
         let key = queue.key;
         let is_compacted = queue.make_room(&session.window, &mut self.journal, now);
-        if !waited && queue.waits_for_commit() {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
         if is_compacted {
             self.begin_compaction(key);
         }
@@ -403,10 +400,8 @@ impl Broker {
         if fits {
             self.transient_bytes += transient.cost();
             if let Some(ticket) = after {
-                if !session.waits_for_commit() {
-                    self.committing.push(target.place);
-                }
                 session.uncommitted.push_back((ticket, transient));
+                self.note_committing(target.place);
             } else {
                 session.transient.push_back(transient);
             }

@@ -39,7 +39,6 @@ impl Broker {
         let Some(session) = self.sessions.get(place) else {
             return;
         };
-        let waited = session.waits_for_commit();
         let lane = session.lanes.iter().find(|lane| lane.queue.lane == stack);
         let recalled = lane.and_then(|lane| session.part(lane.of, Part::Recalled));
         let Some(recalled) = recalled.map(|lane| lane.queue.lane) else {
@@ -57,9 +56,7 @@ impl Broker {
         } else if let Some(queue) = session.queue_of_mut(stack) {
             queue.ends_below(page.read_up_to);
         }
-        if !waited && session.waits_for_commit() {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
     }
 
     /// A row is owed by the lane of what was recalled from now on; `false`: the journal has no room for that.

@@ -177,6 +177,8 @@ pub(super) struct Session {
     pub(super) left_noted: bool,
     /// Whether it stands on the list of sessions to deliver to.
     pub(super) is_dirty: bool,
+    /// Whether it stands on the list of sessions that wait for a commit.
+    pub(super) is_committing: bool,
     /// The publish whose routing met it last, and its place among the targets.
     pub(super) matched: (u64, u32),
     pub(super) drops: Rare<Drops>,
@@ -217,6 +219,7 @@ impl Session {
             away_before: Duration::ZERO,
             left_noted: false,
             is_dirty: false,
+            is_committing: false,
             matched: (0, 0),
             drops: Rare::default(),
             drops_told: 0,
@@ -263,13 +266,6 @@ impl Session {
     /// What an acknowledgement rests on that waits for the end of its walks.
     pub(super) fn walked(&self) -> Option<Ticket> {
         self.walks.is_empty().then_some(self.ticket)
-    }
-
-    /// Whether a commit is waited for, while its queues are in other hands.
-    pub(super) fn waits_for_commit_with(&self, own: &Queue, lanes: &[Lane]) -> bool {
-        self.waits_for_commit()
-            || own.waits_for_commit()
-            || lanes.iter().any(|lane| lane.queue.waits_for_commit())
     }
 
     /// A delivery is over: pages are not held.

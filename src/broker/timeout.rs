@@ -142,13 +142,10 @@ impl Broker {
             return;
         };
         session.sweep = None;
-        let waited = session.waits_for_commit();
         for queue in session.queues_mut() {
             queue.drop_aged(&mut self.journal, now);
         }
-        if !waited && session.waits_for_commit() {
-            self.committing.push(place);
-        }
+        self.note_committing(place);
         self.set_sweep_timer(place, now);
     }
 
