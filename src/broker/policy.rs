@@ -105,18 +105,9 @@ pub struct QueueRule {
     pub client_id: String,
     /// Their policy.
     pub policy: QueuePolicy,
-    /// Messages that have lanes of their own, and policies; the first class that matches holds. [`lanes`](Self::lanes) tells
-    /// how many there may be.
+    /// Messages that have lanes of their own, and policies; the first class that matches holds. With what is in no class they
+    /// take at most [`SESSION_LANES`](crate::limits::SESSION_LANES).
     pub classes: Vec<QueueClass>,
-}
-
-impl QueueRule {
-    /// Lanes that it takes; at most [`SESSION_LANES`](crate::limits::SESSION_LANES).
-    #[must_use]
-    pub fn lanes(&self) -> usize {
-        let of_classes = self.classes.iter().map(|class| class.policy.order.lanes());
-        of_classes.sum::<usize>() + self.policy.order.lanes_of_rest()
-    }
 }
 
 /// What the lanes of a class hold, and what was dropped from them since the start.

@@ -349,3 +349,17 @@ impl LateWaker {
 pub fn private_socket(data_dir: &Path) -> PathBuf {
     data_dir.join(PRIVATE_SOCKET)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_take_as_many_lanes_as_the_configuration_counts() {
+        for counted in config::Order::ALL {
+            let taken = order(counted);
+            assert_eq!(taken.lanes(), counted.lanes());
+            assert_eq!(taken.lanes_of_rest(), counted.lanes_of_rest());
+        }
+    }
+}
