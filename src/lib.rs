@@ -70,7 +70,7 @@
 //! 4. `broker/admit.rs` decides, for all receivers or none, whether there is room on disk and in the journal. If not,
 //!    the link is *parked*: this packet and what follows it stay in the inbox, and the socket is not read.
 //! 5. `broker/journal.rs` copies the message once into the filling batch; `queue.rs` gives it the session's next
-//!    sequence number and appends a row that owes it. The PUBACK goes into the link's FIFO (`outbox.rs`) together with
+//!    sequence number and appends a row that owes it. The PUBACK goes into the link's FIFO (`acks.rs`) together with
 //!    what it rests on: that message.
 //! 6. `broker/deliver.rs`, in the same turn: if the session has a link and room in its window, the message is encoded
 //!    from the journal into that link's outbox. The disk has not been asked.
@@ -79,7 +79,7 @@
 //!    batch; `store/writer.rs` makes it one transaction with one fsync (`store/sqlite/apply.rs`), says
 //!    [`Committed`](record::Event::Committed) and wakes the loop.
 //! 8. Either that event comes (`Broker::handle_store`), or before it the subscriber's PUBACK (`broker/acknowledge.rs`),
-//!    which settles the row. Both make what our PUBACK rests on true. `release_acks` in `broker/deliver.rs` moves it
+//!    which settles the row. Both make what our PUBACK rests on true. `release_acks`, beside it, moves it
 //!    from the FIFO into the outbox, and at the end of the turn it leaves.
 //!
 //! # What always holds
