@@ -1,6 +1,6 @@
 //! Classes of messages: lanes of a queue, each with a policy, a part of the Packet Identifiers and a share of its own.
 
-use crate::packets::{Connect, Message, publish_1, subscribe};
+use crate::packets::{Connect, Message, numbers, publish_1, subscribe};
 use crate::world::{SYS_INTERVAL, World};
 use larder::broker::{QueueClass, QueuePolicy, QueueRule, WhenFull};
 use larder::limits::{LANE_SHARE, Limits};
@@ -56,17 +56,6 @@ fn with_classes(classes: Vec<QueueClass>) -> (World, LinkId) {
     (world, publisher)
 }
 
-fn publish(world: &mut World, publisher: LinkId, topic: &str, numbers: std::ops::Range<usize>) {
-    for number in numbers {
-        world.publish(publisher, topic, number.to_string().as_bytes());
-    }
-}
-
-fn numbers(messages: &[Message]) -> Vec<usize> {
-    let number = |message: &Message| String::from_utf8_lossy(&message.payload).parse().unwrap();
-    messages.iter().map(number).collect()
-}
-
 /// Those of one part of the Packet Identifiers.
 fn of_lane(messages: &[Message], lane: u16) -> Vec<usize> {
     let is_of = |message: &&Message| (message.packet_id - 1) / PART == lane;
@@ -77,9 +66,9 @@ fn of_lane(messages: &[Message], lane: u16) -> Vec<usize> {
 #[test]
 fn telemetry_never_pushes_out_alarms() {
     let (mut world, publisher) = with_classes(vec![class("alarms", "alarm/#")]);
-    publish(&mut world, publisher, "alarm/fire", 0..10);
-    publish(&mut world, publisher, "telemetry", 100..200);
-    publish(&mut world, publisher, "alarm/flood", 10..12);
+    world.publish_all(publisher, "alarm/fire", 0..10);
+    world.publish_all(publisher, "telemetry", 100..200);
+    world.publish_all(publisher, "alarm/flood", 10..12);
     let dropped = world.counters().drops.queue_full;
     assert_eq!(world.gauges().queued_messages + dropped, 112);
     let [(None, own), (Some("alarms"), alarms)] = world.drops_of("reader")[..] else {
@@ -106,9 +95,9 @@ fn a_class_has_its_own_policy_and_is_told_under_sys() {
     let mut debug = class("debug", "debug/#");
     debug.policy.age_max = Some(Duration::from_secs(1600));
     let (mut world, publisher) = with_classes(vec![alarms, debug]);
-    publish(&mut world, publisher, "alarm/fire", 0..5);
-    publish(&mut world, publisher, "debug/x", 10..14);
-    publish(&mut world, publisher, "telemetry", 20..22);
+    world.publish_all(publisher, "alarm/fire", 0..5);
+    world.publish_all(publisher, "debug/x", 10..14);
+    world.publish_all(publisher, "telemetry", 20..22);
     world.pass(Duration::from_secs(1800));
     let watcher = world.connect(&Connect::v311("watcher"));
     let figures = ["queued/messages", "dropped/queue-full", "dropped/aged"];
@@ -127,8 +116,8 @@ fn a_class_has_its_own_policy_and_is_told_under_sys() {
 #[test]
 fn the_last_class_has_its_share() {
     let (mut world, publisher) = with_classes(vec![class("alarms", "alarm/#")]);
-    publish(&mut world, publisher, "alarm/fire", 0..100);
-    publish(&mut world, publisher, "telemetry", 100..110);
+    world.publish_all(publisher, "alarm/fire", 0..100);
+    world.publish_all(publisher, "telemetry", 100..110);
     let link = world.connect(&reader());
     let messages = world.drain(link);
     assert_eq!(messages.len(), 110);
@@ -157,9 +146,9 @@ fn classes_have_the_shares_that_they_were_given() {
     world.subscribe(link, "#", 1);
     world.lose(link);
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "alarm/fire", 0..300);
-    publish(&mut world, publisher, "bulk/x", 1000..1300);
-    publish(&mut world, publisher, "telemetry", 2000..2300);
+    world.publish_all(publisher, "alarm/fire", 0..300);
+    world.publish_all(publisher, "bulk/x", 1000..1300);
+    world.publish_all(publisher, "telemetry", 2000..2300);
     let link = world.connect(&reader());
     let messages = world.drain(link);
     assert_eq!(messages.len(), 900);
@@ -224,15 +213,15 @@ fn a_session_with_a_backlog_is_given_classes() {
     world.subscribe(link, "#", 1);
     world.lose(link);
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "alarm/fire", 0..10);
+    world.publish_all(publisher, "alarm/fire", 0..10);
     let link = world.connect(&reader());
     let sent = world.messages(link);
     assert_eq!(numbers(&sent), (0..8).collect::<Vec<_>>());
 
     let mut world = world.crash_into_rules(vec![rule(vec![class("alarms", "alarm/#")])]);
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "telemetry", 100..102);
-    publish(&mut world, publisher, "alarm/fire", 10..12);
+    world.publish_all(publisher, "telemetry", 100..102);
+    world.publish_all(publisher, "alarm/fire", 10..12);
     let link = world.connect(&reader());
     let again = world.messages(link);
     let ids = |messages: &[Message]| messages.iter().map(|of| of.packet_id).collect::<Vec<_>>();
@@ -271,12 +260,12 @@ fn publish_live(world: &mut World, publisher: LinkId, link: LinkId) {
 fn a_class_that_is_configured_no_more_is_drained() {
     let classes = || vec![class("a", "a/#"), class("b", "b/#")];
     let (mut world, publisher) = with_classes(classes());
-    publish(&mut world, publisher, "a/x", 0..3);
-    publish(&mut world, publisher, "b/x", 10..13);
-    publish(&mut world, publisher, "c", 20..23);
+    world.publish_all(publisher, "a/x", 0..3);
+    world.publish_all(publisher, "b/x", 10..13);
+    world.publish_all(publisher, "c", 20..23);
     let mut world = world.crash_into_rules(vec![rule(vec![class("b", "b/#")])]);
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "a/x", 3..4);
+    world.publish_all(publisher, "a/x", 3..4);
     let link = world.connect(&reader());
     let messages = world.drain(link);
     assert_eq!(of_lane(&messages, 1), [0, 1, 2]);
@@ -287,7 +276,7 @@ fn a_class_that_is_configured_no_more_is_drained() {
     let mut world = world.crash_into_rules(vec![rule(Vec::new())]);
     assert_eq!(world.drops_of("reader").len(), 1);
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "b/x", 4..6);
+    world.publish_all(publisher, "b/x", 4..6);
     let link = world.connect(&reader());
     let messages = world.drain(link);
     assert_eq!(numbers(&messages), [4, 5]);
@@ -297,8 +286,8 @@ fn a_class_that_is_configured_no_more_is_drained() {
 #[test]
 fn a_session_that_ends_takes_its_classes_along() {
     let (mut world, publisher) = with_classes(vec![class("alarms", "alarm/#")]);
-    publish(&mut world, publisher, "alarm/x", 0..5);
-    publish(&mut world, publisher, "telemetry", 5..9);
+    world.publish_all(publisher, "alarm/x", 0..5);
+    world.publish_all(publisher, "telemetry", 5..9);
     let link = world.connect(&Connect::v311("reader"));
     world.lose(link);
     assert_eq!(world.gauges().queued_messages, 0);

@@ -1,6 +1,6 @@
 //! Queues that keep the latest message of every topic.
 
-use crate::packets::{Connect, Message, puback, publish_1};
+use crate::packets::{Connect, Message, numbers, puback, publish_1};
 use crate::world::World;
 use larder::broker::{QueueClass, QueuePolicy, QueueRule, WhenFull};
 use larder::limits::Limits;
@@ -51,28 +51,13 @@ fn number(message: &Message) -> u64 {
     String::from_utf8_lossy(&message.payload).parse().unwrap()
 }
 
-fn numbers(messages: &[Message]) -> Vec<u64> {
-    messages.iter().map(number).collect()
-}
-
-fn publish(world: &mut World, publisher: LinkId, topic: &str, numbers: std::ops::Range<u64>) {
-    for number in numbers {
-        world.publish(publisher, topic, number.to_string().as_bytes());
-    }
-}
-
 #[test]
 fn the_latest_of_every_topic_stays() {
     let (mut world, publisher) = with_rules(rule(keep_latest(32)));
     for topic in 0..10 {
-        publish(
-            &mut world,
-            publisher,
-            &format!("rare/{topic}"),
-            topic..topic + 1,
-        );
+        world.publish_all(publisher, &format!("rare/{topic}"), topic..topic + 1);
     }
-    publish(&mut world, publisher, "often", 100..1000);
+    world.publish_all(publisher, "often", 100..1000);
     assert!(world.gauges().queued_messages <= 33);
     let drops = world.counters().drops;
     assert_eq!(drops.queue_full, 0);
@@ -100,7 +85,7 @@ fn the_latest_of_every_topic_stays() {
 fn the_oldest_go_if_the_latest_of_all_topics_do_not_fit() {
     let (mut world, publisher) = with_rules(rule(keep_latest(32)));
     for topic in 0..100 {
-        publish(&mut world, publisher, &format!("{topic}"), topic..topic + 1);
+        world.publish_all(publisher, &format!("{topic}"), topic..topic + 1);
         assert!(world.gauges().queued_messages <= 33);
     }
     let drops = world.counters().drops;
@@ -119,16 +104,16 @@ fn the_oldest_go_if_the_latest_of_all_topics_do_not_fit() {
 #[test]
 fn what_may_have_been_sent_stays() {
     let (mut world, publisher) = with_rules(rule(keep_latest(32)));
-    publish(&mut world, publisher, "t", 0..20);
+    world.publish_all(publisher, "t", 0..20);
     let link = world.connect(&reader());
     let sent = numbers(&world.messages(link));
     assert_eq!(sent, (0..8).collect::<Vec<_>>());
-    publish(&mut world, publisher, "t", 20..100);
+    world.publish_all(publisher, "t", 20..100);
     let superseded = world.counters().drops.superseded;
     assert!(superseded > 60);
     let mut world = world.crash();
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "t", 100..200);
+    world.publish_all(publisher, "t", 100..200);
     let link = world.connect(&reader());
     let again = world.messages(link);
     assert_eq!(numbers(&again), sent);
@@ -143,12 +128,12 @@ fn what_may_have_been_sent_stays() {
 #[test]
 fn a_queue_that_did_not_keep_the_latest_begins_to() {
     let (mut world, publisher) = with_rules(rule(QueuePolicy::drop_oldest(1 << 20)));
-    publish(&mut world, publisher, "t", 0..30);
-    publish(&mut world, publisher, "u", 30..31);
+    world.publish_all(publisher, "t", 0..30);
+    world.publish_all(publisher, "u", 30..31);
     let mut world = world.crash_into_rules(rule(keep_latest(64)));
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, "v", 31..35);
-    publish(&mut world, publisher, "t", 35..100);
+    world.publish_all(publisher, "v", 31..35);
+    world.publish_all(publisher, "t", 35..100);
     let drops = world.counters().drops;
     assert_eq!(drops.queue_full, 0);
     assert!(drops.superseded > 30);
@@ -176,16 +161,11 @@ fn a_class_keeps_the_latest_by_itself() {
         ..rule(QueuePolicy::drop_oldest(1 << 20)).remove(0)
     }];
     let (mut world, publisher) = with_rules(rules);
-    publish(&mut world, publisher, "event", 0..40);
+    world.publish_all(publisher, "event", 0..40);
     for round in 0..20 {
         for topic in 0..10 {
             let number = 1000 + round * 10 + topic;
-            publish(
-                &mut world,
-                publisher,
-                &format!("state/{topic}"),
-                number..number + 1,
-            );
+            world.publish_all(publisher, &format!("state/{topic}"), number..number + 1);
         }
     }
     let [(None, own), (Some("state"), state)] = world.drops_of("reader")[..] else {

@@ -1,6 +1,6 @@
 //! Orders in which a backlog leaves: after what is live, and newest first.
 
-use crate::packets::{self, Connect, Message, publish_1, subscribe};
+use crate::packets::{self, Connect, Message, numbers, publish_1, subscribe};
 use crate::world::World;
 use larder::broker::{Order, QueueClass, QueuePolicy, QueueRule};
 use larder::limits::{LIVE_MESSAGES, Limits};
@@ -56,17 +56,6 @@ fn with_order(order: Order) -> (World, LinkId) {
     with_rules(rules(order, Vec::new()))
 }
 
-fn publish(world: &mut World, publisher: LinkId, numbers: std::ops::Range<usize>) {
-    for number in numbers {
-        world.publish(publisher, "t", number.to_string().as_bytes());
-    }
-}
-
-fn numbers(messages: &[Message]) -> Vec<usize> {
-    let number = |message: &Message| String::from_utf8_lossy(&message.payload).parse().unwrap();
-    messages.iter().map(number).collect()
-}
-
 /// Each of these numbers came, and none twice.
 fn assert_all(got: &[usize], numbers: std::ops::Range<usize>) {
     let set: BTreeSet<usize> = got.iter().copied().collect();
@@ -83,11 +72,11 @@ fn assert_empty(world: &World) {
 fn what_is_live_goes_before_a_backlog() {
     for order in [Order::LiveFirst, Order::NewestFirst] {
         let (mut world, publisher) = with_order(order);
-        publish(&mut world, publisher, 0..100);
+        world.publish_all(publisher, "t", 0..100);
         let link = world.connect(&reader());
         let mut got = world.messages(link);
         // The window is full of the backlog: what comes now is next.
-        publish(&mut world, publisher, 100..105);
+        world.publish_all(publisher, "t", 100..105);
         world.acknowledge(link, &got.clone());
         let next = world.messages(link);
         assert_eq!(numbers(&next)[..5], [100, 101, 102, 103, 104], "{order:?}");
@@ -102,7 +91,7 @@ fn what_is_live_goes_before_a_backlog() {
 #[test]
 fn the_newest_of_a_backlog_goes_first() {
     let (mut world, publisher) = with_order(Order::NewestFirst);
-    publish(&mut world, publisher, 0..1000);
+    world.publish_all(publisher, "t", 0..1000);
     let mut world = world.crash();
     let link = world.connect(&reader());
     let got = numbers(&world.drain(link));
@@ -116,7 +105,7 @@ fn the_newest_of_a_backlog_goes_first() {
 #[test]
 fn backlogs_upon_each_other_leave_newest_first_across_crashes() {
     let (mut world, publisher) = with_order(Order::NewestFirst);
-    publish(&mut world, publisher, 0..600);
+    world.publish_all(publisher, "t", 0..600);
     let link = world.connect(&reader());
     let first = world.messages(link);
     assert_eq!(numbers(&first), (592..600).rev().collect::<Vec<_>>());
@@ -128,7 +117,7 @@ fn backlogs_upon_each_other_leave_newest_first_across_crashes() {
     let mut world = world.crash();
     assert_eq!(world.gauges().queued_messages, 592);
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, 600..900);
+    world.publish_all(publisher, "t", 600..900);
     let mut world = world.crash();
     assert_eq!(world.gauges().queued_messages, 892);
 
@@ -270,7 +259,7 @@ fn a_full_stack_loses_its_oldest() {
     let mut rules = rules(Order::NewestFirst, Vec::new());
     rules[0].policy.messages_max = 100;
     let (mut world, publisher) = with_rules(rules);
-    publish(&mut world, publisher, 0..300);
+    world.publish_all(publisher, "t", 0..300);
     let dropped = world.counters().drops.queue_full;
     assert_eq!(world.gauges().queued_messages + dropped, 300);
     let mut world = world.crash();
@@ -285,11 +274,11 @@ fn a_full_stack_loses_its_oldest() {
 fn a_backlog_has_its_share_of_a_busy_link() {
     for order in [Order::LiveFirst, Order::NewestFirst] {
         let (mut world, publisher) = with_order(order);
-        publish(&mut world, publisher, 0..100);
+        world.publish_all(publisher, "t", 0..100);
         let link = world.connect(&reader());
         let (mut live, mut backlog) = (0, 0);
         for number in 100..900 {
-            publish(&mut world, publisher, number..number + 1);
+            world.publish_all(publisher, "t", number..number + 1);
             let messages = world.messages(link);
             for number in numbers(&messages) {
                 *(if number < 100 {

@@ -259,6 +259,12 @@ pub(crate) struct Message {
     pub(crate) payload: Vec<u8>,
 }
 
+/// The numbers that messages have as their payloads.
+pub(crate) fn numbers(messages: &[Message]) -> Vec<usize> {
+    let number = |message: &Message| String::from_utf8_lossy(&message.payload).parse().unwrap();
+    messages.iter().map(number).collect()
+}
+
 /// The messages in `bytes`, which must hold nothing but whole PUBLISH packets.
 pub(crate) fn messages(is_v5: bool, mut bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();

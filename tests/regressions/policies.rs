@@ -1,6 +1,6 @@
 //! What the owner allows a queue: how many, how old, what goes, and how fast.
 
-use crate::packets::{self, Connect, Message, publish_0, publish_1};
+use crate::packets::{self, Connect, numbers, publish_0, publish_1};
 use crate::world::{SYS_INTERVAL, World};
 use larder::broker::{QueuePolicy, QueueRule, Rate, WhenFull};
 use larder::limits::Limits;
@@ -36,17 +36,6 @@ fn reader() -> Connect {
     Connect::v311("reader").unclean()
 }
 
-fn publish(world: &mut World, publisher: LinkId, numbers: std::ops::Range<usize>) {
-    for number in numbers {
-        world.publish(publisher, "t", number.to_string().as_bytes());
-    }
-}
-
-fn numbers(messages: &[Message]) -> Vec<usize> {
-    let number = |message: &Message| String::from_utf8_lossy(&message.payload).parse().unwrap();
-    messages.iter().map(number).collect()
-}
-
 /// What `$SYS/larder/dropped/…` says next.
 fn told(world: &mut World, kind: &str) -> u64 {
     let link = world.connect(&Connect::v311("watcher"));
@@ -70,7 +59,7 @@ fn a_queue_holds_no_more_messages_than_it_may_and_loses_the_oldest() {
         ..plain()
     });
     for number in 0..100 {
-        publish(&mut world, publisher, number..number + 1);
+        world.publish_all(publisher, "t", number..number + 1);
         assert!(world.gauges().queued_messages <= 20);
     }
     let queued = world.gauges().queued_messages as usize;
@@ -81,7 +70,7 @@ fn a_queue_holds_no_more_messages_than_it_may_and_loses_the_oldest() {
 
     let mut world = world.crash();
     let publisher = world.connect(&Connect::v311("publisher"));
-    publish(&mut world, publisher, 100..110);
+    world.publish_all(publisher, "t", 100..110);
     assert!(world.gauges().queued_messages <= 20);
     let dropped = world.counters().drops.queue_full as usize;
     let link = world.connect(&reader());
@@ -100,12 +89,12 @@ fn messages_that_were_never_sent_go_when_they_are_too_old() {
         age_max: Some(32 * MINUTE),
         ..plain()
     });
-    publish(&mut world, publisher, 0..10);
+    world.publish_all(publisher, "t", 0..10);
     let link = world.connect(&reader());
     assert_eq!(numbers(&world.messages(link)), [0, 1, 2, 3]);
     world.lose(link);
     world.pass(20 * MINUTE);
-    publish(&mut world, publisher, 10..15);
+    world.publish_all(publisher, "t", 10..15);
     // They are looked for sixteen times in that age.
     world.pass(15 * MINUTE);
     assert_eq!(world.counters().drops.aged, 6);
@@ -127,12 +116,12 @@ fn a_message_that_is_too_old_is_not_sent_though_it_is_still_there() {
         age_max: Some(32 * MINUTE),
         ..plain()
     });
-    publish(&mut world, publisher, 0..1);
+    world.publish_all(publisher, "t", 0..1);
     world.pass(MINUTE);
-    publish(&mut world, publisher, 1..2);
+    world.publish_all(publisher, "t", 1..2);
     world.pass(31 * MINUTE + Duration::from_secs(70));
     assert_eq!(world.gauges().queued_messages, 2);
-    publish(&mut world, publisher, 2..3);
+    world.publish_all(publisher, "t", 2..3);
     let link = world.connect(&reader());
     assert_eq!(numbers(&world.drain(link)), [2]);
     assert_eq!(world.counters().drops.aged, 2);
@@ -146,7 +135,7 @@ fn ages_outlive_a_crash() {
         age_max: Some(32 * MINUTE),
         ..plain()
     });
-    publish(&mut world, publisher, 0..8);
+    world.publish_all(publisher, "t", 0..8);
     world.pass(20 * MINUTE);
     let mut world = world.crash();
     world.pass(15 * MINUTE);
@@ -163,7 +152,7 @@ fn a_queue_that_drops_the_newest_counts_them() {
         when_full: WhenFull::DropNewest,
         ..plain()
     });
-    publish(&mut world, publisher, 0..5);
+    world.publish_all(publisher, "t", 0..5);
     assert_eq!(told(&mut world, "queue-full"), 2);
     let link = world.connect(&reader());
     assert_eq!(numbers(&world.drain(link)), [0, 1, 2]);
@@ -179,7 +168,7 @@ fn a_queue_that_rejects_takes_no_byte_too_many() {
         when_full: WhenFull::Reject,
         ..plain()
     });
-    publish(&mut world, publisher, 0..5);
+    world.publish_all(publisher, "t", 0..5);
     assert_eq!(world.gauges().queued_bytes, 10);
     world.say(publisher, &publish_1("t", 1, b"5"));
     assert!(world.is_closed(publisher));
@@ -199,7 +188,7 @@ fn a_backlog_leaves_at_its_rate() {
         qos0: true,
         ..plain()
     });
-    publish(&mut world, publisher, 0..30);
+    world.publish_all(publisher, "t", 0..30);
     let link = world.connect(&reader());
     let mut delivered = numbers(&world.drain(link));
     assert_eq!(delivered, (0..10).collect::<Vec<_>>());
@@ -208,7 +197,7 @@ fn a_backlog_leaves_at_its_rate() {
         if tenth <= 10 && tenth % 2 == 0 {
             world.say(publisher, &publish_0("t", number.to_string().as_bytes()));
         } else if tenth <= 10 {
-            publish(&mut world, publisher, number..number + 1);
+            world.publish_all(publisher, "t", number..number + 1);
         }
         world.pass(Duration::from_millis(100));
         delivered.extend(numbers(&world.drain(link)));
@@ -253,7 +242,7 @@ fn a_queue_that_rejects_what_it_has_no_room_for_rejects_no_will() {
         when_full: WhenFull::Reject,
         ..plain()
     });
-    publish(&mut world, publisher, 0..1);
+    world.publish_all(publisher, "t", 0..1);
     let other = Connect::v311("other").unclean();
     let link = world.connect(&other);
     world.subscribe(link, "t", 1);

@@ -1,6 +1,6 @@
 //! A stored session's queue: full, expired, resumed, damaged, and found after a crash.
 
-use crate::packets::{Connect, Message, message_expiry, puback, publish_1, publish_v5};
+use crate::packets::{Connect, message_expiry, numbers, puback, publish_1, publish_v5};
 use crate::world::World;
 use larder::limits::{Limits, PAGE_WAIT};
 use larder::net::LinkId;
@@ -23,11 +23,6 @@ fn reader() -> Connect {
 /// A payload that with its topic "t" makes `bytes` bytes, and says its number.
 fn numbered(number: usize, bytes: usize) -> Vec<u8> {
     format!("{number:0>width$}", width = bytes - 1).into_bytes()
-}
-
-fn numbers(messages: &[Message]) -> Vec<usize> {
-    let number = |message: &Message| String::from_utf8_lossy(&message.payload).parse().unwrap();
-    messages.iter().map(number).collect()
 }
 
 /// A queue that dropped its oldest unsent messages has a hole behind those in flight.

@@ -224,6 +224,18 @@ impl World {
         assert_eq!(self.received(link), packets::puback(1));
     }
 
+    /// The same with each of these numbers as payload.
+    pub(crate) fn publish_all(
+        &mut self,
+        link: LinkId,
+        topic: &str,
+        numbers: impl IntoIterator<Item: ToString>,
+    ) {
+        for number in numbers {
+            self.publish(link, topic, number.to_string().as_bytes());
+        }
+    }
+
     /// What has come on a link since this was last asked.
     pub(crate) fn received(&mut self, link: LinkId) -> Vec<u8> {
         let received = self.wires().take_received(link);
