@@ -111,6 +111,15 @@ impl Setup {
         }
     }
 
+    /// Run under strace, which does this to its system calls of these names.
+    pub(crate) fn tampered(self, calls: &str, how: &str) -> Setup {
+        require("strace");
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{how}"));
+        let words = ["strace", "-D", "-f", "--seccomp-bpf"];
+        let which = ["-e", &trace, "-e", &inject, "-o", "/dev/null"];
+        self.wrapped(words.iter().chain(&which))
+    }
+
     /// Starts it.
     pub(crate) fn start(self) -> Broker {
         let mut broker = Broker {

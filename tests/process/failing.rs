@@ -1,7 +1,7 @@
 //! A disk that fails, and is well again: nothing acknowledged is lost, live traffic goes on, one line tells of it, and
 //! nobody has to start anything again.
 
-use crate::broker::{Broker, Setup, next_figure, require};
+use crate::broker::{Broker, Setup, next_figure};
 use crate::client::{Client, Identity, Received, packet_id};
 use larder_packet::{Qos, ReasonCode, Version};
 use std::time::{Duration, Instant};
@@ -90,21 +90,8 @@ fn exchange(live: &mut Client) -> Duration {
 }
 
 fn on_a_disk_that_fails(calls: &str, before: u32, error: &str) -> Broker {
-    require("strace");
     let last = before + FAILURES - 1;
-    let inject = format!("inject={calls}:error={error}:when={before}..{last}");
-    let trace = format!("trace={calls}");
-    let words = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-e",
-        &trace,
-        "-e",
-        &inject,
-    ];
     Setup::new("[sys]\ninterval = \"1 s\"")
-        .wrapped(words.iter().chain(&["-o", "/dev/null"]))
+        .tampered(calls, &format!("error={error}:when={before}..{last}"))
         .start()
 }

@@ -1,6 +1,6 @@
 //! The disk never stalls live traffic.
 
-use crate::broker::{Broker, Setup, require};
+use crate::broker::{Broker, Setup};
 use crate::client::{Client, Identity};
 use larder_packet::{Qos, Version};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,24 +94,8 @@ fn a_disk_that_stalls_is_felt_only_by_those_who_wait_for_it() {
 }
 
 fn on_a_stalling_disk() -> Broker {
-    require("strace");
-    let inject = format!(
-        "inject=fsync,fdatasync:delay_enter={}:when={SWIFT_SYNCS}+",
-        STALL.as_micros()
-    );
-    let words = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-e",
-        "trace=fsync,fdatasync",
-        "-e",
-        &inject,
-    ];
-    Setup::new("")
-        .wrapped(words.iter().chain(&["-o", "/dev/null"]))
-        .start()
+    let how = format!("delay_enter={}:when={SWIFT_SYNCS}+", STALL.as_micros());
+    Setup::new("").tampered("fsync,fdatasync", &how).start()
 }
 
 /// Does something every now and then, and says how long it took each time.
