@@ -7,20 +7,24 @@
 )]
 #![allow(clippy::unwrap_used)]
 
+#[path = "brokers/mosquitto.rs"]
+mod mosquitto;
+#[path = "brokers/proxy.rs"]
+mod proxy;
+
 use larder_bridge::{Config, Handle, LocalAddress, Rule, State, Status, TimeFloor, Tls, start};
 use larder_packet::{Qos, Version};
+use mosquitto::{Mosquitto, free_port};
+use proxy::Proxy;
+use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
+use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{Client, Connection, Event, MqttOptions};
-use rumqttc::{Outgoing, Transport};
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -460,172 +464,4 @@ impl Numbers {
             self.doubled += usize::from(!self.seen.insert(number));
         }
     }
-}
-
-/// A mosquitto with a TCP port and a Unix socket. Version 2.0.11 exceeds the Receive Maximum of its clients; its own limit
-/// keeps it below the window of the bridge.
-struct Mosquitto {
-    port: u16,
-    socket: PathBuf,
-    directory: PathBuf,
-    process: Child,
-}
-
-impl Mosquitto {
-    fn start(name: &str) -> Self {
-        let port = free_port();
-        let directory = std::env::temp_dir().join(format!(
-            "larder-bridge-{name}-{}-{port}",
-            std::process::id()
-        ));
-        std::fs::create_dir_all(&directory).unwrap();
-        let socket = directory.join("socket");
-        std::fs::write(
-            directory.join("conf"),
-            format!(
-                "listener {port} 127.0.0.1\nlistener 0 {}\nallow_anonymous true\nmax_queued_messages 0\n\
-                 max_inflight_messages 50\nset_tcp_nodelay true\nuser root\n",
-                socket.display()
-            ),
-        )
-        .unwrap();
-        let process = run(&directory, port);
-        Self {
-            port,
-            socket,
-            directory,
-            process,
-        }
-    }
-
-    /// Makes the bridge's session, as the broker does from its configuration.
-    fn make_session(&self, name: &str) {
-        let (client, mut connection) =
-            client(&format!("$larder/bridge/{name}"), self.port, |options| {
-                options
-                    .set_clean_start(false)
-                    .set_session_expiry_interval(Some(u32::MAX));
-                options.set_transport(Transport::Tcp);
-            });
-        let filter = Filter {
-            nolocal: true,
-            preserve_retain: true,
-            ..Filter::new("plant/#", QoS::AtLeastOnce)
-        };
-        client.subscribe_many([filter]).unwrap();
-        for event in connection.iter() {
-            match event.unwrap() {
-                Event::Incoming(Packet::SubAck(_)) => client.disconnect().unwrap(),
-                Event::Outgoing(Outgoing::Disconnect) => return,
-                _ => {}
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.process = run(&self.directory, self.port);
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn run(directory: &Path, port: u16) -> Child {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|directory| directory.join("mosquitto"))
-        .find(|program| program.is_file())
-        .expect("this test needs mosquitto in PATH or /usr/sbin: apt-get install mosquitto");
-    let process = Command::new(program)
-        .arg("-c")
-        .arg(directory.join("conf"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(
-            Instant::now() < deadline,
-            "mosquitto does not listen on port {port}"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
-    process
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-/// Passes bytes on, until it is told to cut, or sees bytes that it cannot stand on their way to the server.
-struct Proxy {
-    port: u16,
-    open: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn start(target: u16) -> Self {
-        Self::start_poisoned(target, &[])
-    }
-
-    fn start_poisoned(target: u16, poison: &'static [u8]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let open = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let opened = Arc::clone(&open);
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let client = client.unwrap();
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else {
-                    continue;
-                };
-                for stream in [&client, &server] {
-                    stream.set_nodelay(true).unwrap();
-                    opened.lock().unwrap().push(stream.try_clone().unwrap());
-                }
-                let (back_from, back_to) =
-                    (server.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || pass(client, server, poison));
-                thread::spawn(move || pass(back_from, back_to, &[]));
-            }
-        });
-        Self { port, open }
-    }
-
-    fn cut(&self) {
-        for stream in self.open.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, poison: &[u8]) {
-    let mut bytes = [0; 16 * 1024];
-    while let Ok(count) = from.read(&mut bytes) {
-        let poisoned = !poison.is_empty()
-            && bytes[..count]
-                .windows(poison.len())
-                .any(|window| window == poison);
-        if count == 0 || poisoned || to.write_all(&bytes[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }
